@@ -1,0 +1,11 @@
+"""Detect anomalies from the gradients they would cause.
+
+A network is fitted to normal data. A row it has never seen asks for another weight update than a
+normal one, and that update, the per-sample gradient of the loss, tells how strange the row is.
+"""
+
+from anograd._version import __version__
+from anograd.gradients import Sketch, per_sample, plan
+from anograd.target import Target
+
+__all__ = ["Sketch", "Target", "__version__", "per_sample", "plan"]

@@ -1,0 +1,13 @@
+"""Per-sample gradients of any network and what can be read off them without storing them.
+
+:func:`per_sample` is the only door. One forward and one backward pass note, for each chosen layer,
+its input and the loss gradient at its output; a rule a layer kind says how the gradient factors into them.
+"""
+
+from anograd.gradients import layers  # noqa: F401 - registers the rules
+from anograd.gradients.engine import PerSample, per_sample
+from anograd.gradients.planning import Plan, plan
+from anograd.gradients.rules import Direct, Lookup, Outer, rule
+from anograd.gradients.sketch import Sketch
+
+__all__ = ["Direct", "Lookup", "Outer", "PerSample", "Plan", "Sketch", "per_sample", "plan", "rule"]

@@ -1,0 +1,205 @@
+"""The engine's only door: quantities of each row's gradient, from one forward and one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anograd.gradients.fallback import row_gradients, vmap_gradients
+from anograd.gradients.planning import ROWS, RULE, VMAP, Plan, plan
+from anograd.gradients.reduce import reduce
+from anograd.gradients.rules import Direct, Factors, find_rule
+from anograd.gradients.sketch import Sketch
+from anograd.gradients.tape import record
+from anograd.target import Target
+
+QUANTITIES = ("loss", "norm", "inner", "full", "sketch")
+
+
+@dataclass(frozen=True)
+class PerSample:
+    """What :func:`per_sample` found; fields that were not wanted are None.
+
+    Attributes
+    ----------
+    loss : torch.Tensor, (n,)
+        Loss of each row.
+    norm : torch.Tensor, (n, l)
+        Length of each row's gradient, one column a chosen parameter.
+    inner : torch.Tensor, (n, l)
+        Inner product of each row's gradient with the reference.
+    full : torch.Tensor, (n, g)
+        The gradients, parameters flattened and joined in order.
+    sketch : torch.Tensor, (n, k)
+        The sketches, joined in order.
+    layers : tuple of str
+        The chosen parameters, in the order of the columns.
+    """
+
+    loss: Tensor | None
+    norm: Tensor | None
+    inner: Tensor | None
+    full: Tensor | None
+    sketch: Tensor | None
+    layers: tuple[str, ...]
+
+
+def per_sample(
+    target: Target,
+    x: Tensor,
+    want: Collection[str] = ("loss", "norm"),
+    *,
+    reference: Mapping[str, Tensor] | None = None,
+    sketch: Sketch = Sketch(),
+    memory: str | int = "1GiB",
+) -> PerSample:
+    """Return losses and gradient quantities of each row, each row's as if it were alone in the batch.
+
+    All that is wanted comes out of one forward and one backward pass. Only "full" stores
+    gradients. The network is used in evaluation mode and given back as it was: no hook, no ``.grad``, no
+    changed flag stays behind, and no random number is drawn.
+
+    Parameters
+    ----------
+    target : Target
+        Network, loss and layers, from ``Target.adopt(module, loss=..., layers=...)``.
+    x : torch.Tensor, (n, ...)
+        Rows first; on the network's device.
+    want : collection of str, default ("loss", "norm")
+        Any of "loss", "norm", "inner", "full", "sketch".
+    reference : mapping of str to torch.Tensor, optional
+        For "inner": a tensor of the parameter's shape for each chosen parameter's name.
+    sketch : Sketch, optional
+        For "sketch": size a parameter, and seed.
+    memory : str or int, default "1GiB"
+        Bounds how many rows are worked on at once, as bytes or a text such as "512MiB". What is
+        returned, ``full`` above all, comes on top.
+
+    Returns
+    -------
+    PerSample
+
+    Raises
+    ------
+    ValueError
+        For an unknown quantity, a missing or ill-shaped reference, no rows, or a loss that does not give one
+        number a row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from anograd import Target, per_sample
+    >>> net = nn.Linear(2, 2, bias=False)
+    >>> _ = nn.init.zeros_(net.weight)
+    >>> found = per_sample(Target.adopt(net), torch.tensor([[3.0, 4.0]]), want=("loss", "norm"))
+    >>> found.loss, found.norm
+    (tensor([12.5000]), tensor([[25.]]))
+    """
+    wanted = _check_wanted(want)
+    references = _check_reference(target, reference) if "inner" in wanted else {}
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(
+            f"per_sample got no rows: x has shape {tuple(x.shape)}, wanted (n, ...) with n of 1 or more"
+        )
+    planned = plan(target, x)
+    step = planned.chunk(memory)
+    chunks = [
+        _one_chunk(target, planned, rows, wanted, references, sketch, step) for rows in torch.split(x, step)
+    ]
+    joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
+    return PerSample(**{name: joined.get(name) for name in QUANTITIES}, layers=target.layers)
+
+
+def _check_wanted(want: Collection[str]) -> tuple[str, ...]:
+    wanted = (want,) if isinstance(want, str) else tuple(want)
+    unknown = [name for name in wanted if name not in QUANTITIES]
+    if unknown or not wanted:
+        raise ValueError(f"want={want!r}, but what can be had is any of {', '.join(map(repr, QUANTITIES))}")
+    return wanted
+
+
+def _check_reference(target: Target, reference: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    if reference is None:
+        raise ValueError("'inner' is wanted without a reference: pass reference={parameter name: tensor}")
+    checked = {}
+    for name, parameter in target.parameters().items():
+        if name not in reference:
+            raise ValueError(
+                f"the reference has nothing for parameter '{name}'; it names "
+                f"{', '.join(reference) or 'nothing'}: give one tensor for each of target.layers"
+            )
+        given = reference[name]
+        if given.shape != parameter.shape:
+            raise ValueError(
+                f"the reference for '{name}' has shape {tuple(given.shape)}, "
+                f"but the parameter has shape {tuple(parameter.shape)}"
+            )
+        checked[name] = given.detach().to(device=parameter.device, dtype=parameter.dtype)
+    return checked
+
+
+def _one_chunk(
+    target: Target,
+    planned: Plan,
+    x: Tensor,
+    wanted: tuple[str, ...],
+    references: dict[str, Tensor],
+    sketch: Sketch,
+    step: int,
+) -> dict[str, Tensor]:
+    loss, factors = _factors(target, planned, x, step, anything=set(wanted) != {"loss"})
+    shapes = {name: p.shape for name, p in target.parameters().items()}
+    columns: dict[str, list[Tensor]] = {name: [] for name in wanted if name != "loss"}
+    if columns:
+        for name in target.layers:
+            projections = sketch.projections(name, target.parameters()[name]) if "sketch" in wanted else None
+            reduced = reduce(factors.pop(name), shapes[name], columns, references.get(name), projections)
+            for quantity, column in reduced.items():
+                columns[quantity].append(column)
+    found = {name: torch.cat(column, dim=1) for name, column in columns.items()}
+    return {**found, "loss": loss} if "loss" in wanted else found
+
+
+def _factors(
+    target: Target, planned: Plan, x: Tensor, step: int, anything: bool
+) -> tuple[Tensor, dict[str, list[Factors]]]:
+    """Return the losses and, for each chosen parameter, the factors of each of its uses."""
+    ruled = planned.by(RULE) if anything else ()
+    layers = list(dict.fromkeys(planned.calls)) if ruled else []
+    tape = record(target, x, layers, ruled)
+    if ruled and tuple(call.layer for call in tape.calls) != planned.calls:
+        raise ValueError(
+            "the network called its layers in another order than for the first row, so what a row goes "
+            "through depends on the data or on the batch: choose layers that are always called"
+        )
+    factors: dict[str, list[Factors]] = {name: [] for name in target.layers}
+    uses = {(layer, one.name, own) for one in planned.served if one.by == RULE for layer, own in one.uses}
+    for call, d in zip(tape.calls, tape.gradients() if ruled else (), strict=True):
+        layer = target.module.get_submodule(call.layer)
+        if len(call.a) != len(x) or len(d) != len(x):
+            raise ValueError(
+                f"layer '{call.layer}' sees {len(call.a)} rows in a batch of {len(x)}: "
+                f"the first axis must be the rows throughout the network"
+            )
+        for layer_name, name, own in uses:
+            found = find_rule(layer, own) if layer_name == call.layer else None
+            if found is not None:
+                factors[name].append(found(layer, call.a, d))
+    if anything:
+        for name, gradient in _fallen_back(target, planned, x, step):
+            factors[name].append(Direct(gradient))
+        for name, parameter in target.parameters().items():
+            if not factors[name]:  # never called, so nothing depends on it
+                factors[name].append(Direct(parameter.detach().new_zeros(1).expand(len(x), *parameter.shape)))
+    return tape.loss.detach(), factors
+
+
+def _fallen_back(target: Target, planned: Plan, x: Tensor, step: int) -> Iterator[tuple[str, Tensor]]:
+    if by_vmap := planned.by(VMAP):
+        yield from vmap_gradients(target, x, by_vmap, step).items()
+    if by_rows := planned.by(ROWS):
+        yield from row_gradients(target, x, by_rows).items()

@@ -1,0 +1,50 @@
+"""Per-sample gradients of anything: ``vmap(grad)``, and row by row where a layer refuses ``vmap``.
+
+Slower than the rules and stores every gradient; it is also what the rules are tested against.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from anograd.gradients.tape import evaluating, record
+from anograd.target import Target
+
+
+def vmap_gradients(
+    target: Target, x: Tensor, names: Sequence[str], chunk: int | None = None
+) -> dict[str, Tensor]:
+    """Return the gradient of each row's loss for the named parameters, each (n, *shape), by ``vmap(grad)``.
+
+    Raises
+    ------
+    RuntimeError
+        Where a layer does not support ``vmap``, as GRU and plain RNN in PyTorch 2.13.
+    """
+    every = {name: p.detach() for name, p in target.module.named_parameters()}
+    chosen = {name: every.pop(name) for name in names}
+
+    def loss_of_row(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
+        batch = row.unsqueeze(0)
+        return target.loss(functional_call(target.module, {**every, **parameters}, (batch,)), batch).sum()
+
+    with evaluating(target.module), warnings.catch_warnings():
+        # Layers without a batching rule of their own are looped over inside vmap; the plan says what is slow.
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        gradients: dict[str, Tensor] = vmap(grad(loss_of_row), in_dims=(None, 0), chunk_size=chunk)(chosen, x)
+    return {name: gradients[name].detach() for name in names}
+
+
+def row_gradients(target: Target, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the same as `vmap_gradients` by one ordinary backward pass a row."""
+    rows = []
+    for row in torch.split(x, 1):
+        tape = record(target, row, (), names)
+        stand_ins = [tape.stand_ins[name] for name in names]
+        rows.append(torch.autograd.grad(tape.loss.sum(), stand_ins, materialize_grads=True))
+    return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

@@ -1,0 +1,222 @@
+"""Which rule serves which layer, the floats a row, and the chunk that fits a memory budget."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from anograd.gradients.fallback import vmap_gradients
+from anograd.gradients.rules import find_rule
+from anograd.gradients.tape import Tape, count_uses, record
+from anograd.target import Target
+
+RULE, VMAP, ROWS = "rule", "vmap", "row by row"
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+@dataclass(frozen=True)
+class Served:
+    """How one parameter's per-sample gradients are computed."""
+
+    name: str
+    shape: torch.Size
+    by: str  # RULE, VMAP or ROWS
+    uses: tuple[tuple[str, str], ...]  # (layer, parameter name in the layer)
+    layer: str  # kinds of the layers, for people
+    why: str = ""  # why no rule serves it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rule serves which parameter, and what a row costs. Prints itself.
+
+    Attributes
+    ----------
+    served : tuple of Served
+        One a chosen parameter, in order.
+    calls : tuple of str
+        Layer names in the order in which they are called.
+    bytes_a_row : int
+        What one forward and backward pass holds for a row; 0 where the plan was made without rows.
+    """
+
+    served: tuple[Served, ...]
+    calls: tuple[str, ...]
+    bytes_a_row: int
+
+    def by(self, *ways: str) -> tuple[str, ...]:
+        """Return the names of the parameters served in any of these ways."""
+        return tuple(one.name for one in self.served if one.by in ways)
+
+    def chunk(self, memory: str | int) -> int:
+        """Return how many rows go through at once within this much memory, at least 1."""
+        fallen_back = sum(one.shape.numel() for one in self.served if one.by != RULE)
+        return max(1, parse_memory(memory) // max(1, self.bytes_a_row + 4 * fallen_back))
+
+    def __str__(self) -> str:
+        rows = [("parameter", "shape", "floats a row", "layer", "served by")]
+        for one in self.served:
+            by = one.by if not one.why else f"{one.by} ({one.why})"
+            rows.append((one.name, "x".join(map(str, one.shape)), f"{one.shape.numel():,}", one.layer, by))
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join([*(row[i].ljust(widths[i]) for i in range(4)), row[4]]) for row in rows]
+        total = sum(one.shape.numel() for one in self.served)
+        lines.append(f"gradient: {total:,} floats a row when stored in full")
+        if self.bytes_a_row:
+            lines.append(
+                f"forward and backward: {self.bytes_a_row:,} bytes a row; "
+                f"{self.chunk('1GiB'):,} rows at once within memory='1GiB'"
+            )
+        return "\n".join(lines)
+
+
+def parse_memory(memory: str | int) -> int:
+    """Return a memory budget in bytes, from bytes or a text such as "512MiB" or "2GB"."""
+    if isinstance(memory, int) and memory > 0:
+        return memory
+    matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(memory).lower())
+    if matched is None or float(matched[1]) <= 0:
+        raise ValueError(f"memory={memory!r} is no amount of memory: write it like memory='1GiB' or in bytes")
+    return int(float(matched[1]) * UNITS[matched[2]])
+
+
+# What a target's plan is depends on the network and the shape of a row alone; nothing of the data is kept.
+_PLANS: WeakKeyDictionary[Target, dict[Any, Plan]] = WeakKeyDictionary()
+
+
+def plan(target: Target, x: Tensor | None = None) -> Plan:
+    """Return which rule serves which chosen parameter and what a row costs; print it to read it.
+
+    Parameters
+    ----------
+    target : Target
+    x : torch.Tensor, (n, ...), optional
+        Rows like those to come; the first one is run through the network once. Without it, the
+        plan goes by the kinds of layers alone and knows no memory for the passes.
+
+    Returns
+    -------
+    Plan
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from anograd import Target
+    >>> print(plan(Target.adopt(nn.Sequential(nn.Linear(3, 3)))))
+    parameter  shape  floats a row  layer   served by
+    0.weight   3x3    9             Linear  rule
+    0.bias     3      3             Linear  rule
+    gradient: 12 floats a row when stored in full
+    """
+    if x is None:
+        owners = _owners(target)
+        return Plan(tuple(_by_kind(target, name, owners[name]) for name in target.layers), (), 0)
+    key = (x.shape[1:], x.dtype, x.device, _placement(target))
+    known = _PLANS.setdefault(target, {})
+    if key not in known:
+        known[key] = _probe(target, x[:1])
+    return known[key]
+
+
+def _placement(target: Target) -> tuple[torch.device, torch.dtype]:
+    first = next(target.module.parameters())
+    return first.device, first.dtype
+
+
+def _owners(target: Target) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Return for each chosen parameter the (layer, name in the layer) of all modules that hold it."""
+    name_of = {id(p): name for name, p in target.parameters().items()}
+    owners: dict[str, list[tuple[str, str]]] = {name: [] for name in target.layers}
+    for layer_name, layer in target.module.named_modules():
+        for own_name, p in layer.named_parameters(recurse=False, remove_duplicate=False):
+            if id(p) in name_of:
+                owners[name_of[id(p)]].append((layer_name, own_name))
+    return {name: tuple(uses) for name, uses in owners.items()}
+
+
+def _by_kind(target: Target, name: str, uses: tuple[tuple[str, str], ...]) -> Served:
+    layers = [target.module.get_submodule(layer) for layer, _ in uses]
+    kinds = " + ".join(type(layer).__name__ for layer in layers)
+    shape = target.parameters()[name].shape
+    if all(find_rule(layer, own) is not None for layer, (_, own) in zip(layers, uses, strict=True)):
+        return Served(name, shape, RULE, uses, kinds)
+    return Served(name, shape, VMAP, uses, kinds, "no rule for this layer")
+
+
+def _probe(target: Target, row: Tensor) -> Plan:
+    owners = _owners(target)
+    served = [_by_kind(target, name, owners[name]) for name in target.layers]
+    ruled = [one for one in served if one.by == RULE]
+    layers = list(dict.fromkeys(layer for one in ruled for layer, _ in one.uses))
+    _refuse_coupled_rows(target.module)
+    with _counting_bytes() as held:
+        tape = record(target, row, layers, [one.name for one in ruled] or target.layers)
+        uses = count_uses(tape)
+        gradients = tape.gradients()
+    served = [_checked(one, tape, gradients, uses) if one.by == RULE else one for one in served]
+    kept = {layer for one in served if one.by == RULE for layer, _ in one.uses}
+    waiting = [one.name for one in served if one.by == VMAP]
+    if waiting and (error := _vmap_error(target, row, waiting)):
+        served = [
+            Served(one.name, one.shape, ROWS, one.uses, one.layer, f"vmap: {error}")
+            if one.by == VMAP
+            else one
+            for one in served
+        ]
+    held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
+    calls = tuple(call.layer for call in tape.calls if call.layer in kept)
+    return Plan(tuple(served), calls, sum(held.values()) + 2 * held_by_gradients + row.numel() * 8)
+
+
+def _checked(one: Served, tape: Tape, gradients: list[Tensor], uses: Counter[str]) -> Served:
+    """Return `one` if its rule may be trusted on this network, else hand it to the fallback."""
+    own = {layer for layer, _ in one.uses}
+    calls = [(call, d) for call, d in zip(tape.calls, gradients, strict=True) if call.layer in own]
+    if uses[one.name] != len(calls):
+        return Served(one.name, one.shape, VMAP, one.uses, one.layer, "also used outside its layer")
+    if any(call.a.shape[0] != 1 or d.shape[0] != 1 for call, d in calls):
+        return Served(
+            one.name, one.shape, VMAP, one.uses, one.layer, "its input does not have the rows first"
+        )
+    return one
+
+
+def _vmap_error(target: Target, row: Tensor, names: list[str]) -> str:
+    """Return why ``vmap(grad)`` does not work on this network, empty when it does."""
+    try:
+        vmap_gradients(target, torch.cat([row, row]), names)
+    except (RuntimeError, ValueError) as error:
+        return str(error).splitlines()[0][:120]
+    return ""
+
+
+def _refuse_coupled_rows(module: nn.Module) -> None:
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+            raise ValueError(
+                f"layer '{name}' ({type(layer).__name__}) keeps no running statistics, so each row changes "
+                f"the others' output and no row has a gradient of its own: build it with "
+                f"track_running_stats=True, or use nn.GroupNorm"
+            )
+
+
+@contextmanager
+def _counting_bytes() -> Iterator[dict[int, int]]:
+    """Count the bytes that autograd holds for the backward pass, each storage once."""
+    held: dict[int, int] = {}
+
+    def pack(saved: Tensor) -> Tensor:
+        if not isinstance(saved, nn.Parameter) and not saved.is_leaf:
+            held[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        yield held

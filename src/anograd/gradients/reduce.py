@@ -1,0 +1,69 @@
+"""Walks a parameter's factors block by block and reads off what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from anograd.gradients.rules import Direct, Factors, Projection
+
+BLOCK_FLOATS = 2**20  # a block of rows holds about this many floats at once, and so stays in the cache
+
+
+def reduce(
+    uses: list[Factors],
+    shape: torch.Size,
+    wanted: Collection[str],
+    reference: Tensor | None,
+    projections: tuple[Projection, Projection] | None,
+) -> dict[str, Tensor]:
+    """Return the wanted quantities of one parameter, each (n, columns).
+
+    Parameters
+    ----------
+    uses : list of Factors
+        One for each use of the parameter; their gradients add up.
+    shape : torch.Size
+        The parameter's.
+    wanted : collection of str
+        Any of "norm", "inner", "full", "sketch".
+    reference : torch.Tensor or None
+        For "inner".
+    projections : pair or None
+        For "sketch".
+    """
+    n = len(uses[0])
+    floats = sum(one.floats_a_row() for one in uses)
+    block = max(1, BLOCK_FLOATS // max(1, floats))
+    parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    for start in range(0, n, block):
+        here = [one.rows(slice(start, start + block)) for one in uses]
+        if "full" in wanted or ("norm" in wanted and (len(here) > 1 or here[0].prefers_full())):
+            # The gradient is built anyway, so everything else is read off it.
+            here = [Direct(_sum([one.full() for one in here]).reshape(-1, *shape))]
+        for name in wanted:
+            parts[name].append(_read(here, name, reference, projections))
+    return {name: torch.cat(part) for name, part in parts.items()}
+
+
+def _read(
+    uses: list[Factors],
+    name: str,
+    reference: Tensor | None,
+    projections: tuple[Projection, Projection] | None,
+) -> Tensor:
+    if name == "full":
+        return uses[0].full()
+    if name == "norm":
+        return uses[0].square().sqrt().unsqueeze(1)
+    if name == "inner":
+        assert reference is not None
+        return _sum([one.inner(reference) for one in uses]).unsqueeze(1)
+    assert projections is not None
+    return _sum([one.sketch(*projections) for one in uses])
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors).sum(0)

@@ -1,0 +1,244 @@
+"""How a layer's per-sample gradient factors, and what can be read off the factors.
+
+A rule says once which factors a parameter's gradient has. The four reductions are written once for
+each of the three shapes a gradient can have (`Outer`, `Lookup`, `Direct`), not once a layer. Only `full`
+ever builds a gradient. Letters: n rows, k groups, r matrix rows, c matrix columns, t positions, p and q
+sketch sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+Projection = Tensor | None  # None is the identity
+
+
+class Factors(Protocol):
+    """What every shape of gradient answers, for a block of n rows."""
+
+    def full(self) -> Tensor:
+        """Return the gradients, (n, g)."""
+
+    def square(self) -> Tensor:
+        """Return the squared lengths, (n,)."""
+
+    def inner(self, reference: Tensor) -> Tensor:
+        """Return the inner products with a tensor of the parameter's shape, (n,)."""
+
+    def sketch(self, p: Projection, q: Projection) -> Tensor:
+        """Return the flattened P G Q', (n, p * q)."""
+
+    def prefers_full(self) -> bool:
+        """Tell whether building the gradient is the cheapest way to its length."""
+
+    def floats_a_row(self) -> int:
+        """Return the most floats that a reduction other than `full` holds for a row."""
+
+    def rows(self, block: slice) -> Factors:
+        """Return the factors of a block of the rows."""
+
+    def __len__(self) -> int:
+        """Return n."""
+
+
+class Columns(Protocol):
+    """The right-hand factor of `Outer`, made on demand: a convolution need not unfold its input."""
+
+    def dense(self) -> Tensor:
+        """Return the columns, (n, k, c, t)."""
+
+    def forward(self, weight: Tensor, rows: int) -> Tensor:
+        """Return the layer's own forward with a weight of `rows` rows a group, (n, k, rows, t)."""
+
+    def width(self) -> int:
+        """Return c."""
+
+    def rows(self, block: slice) -> Columns:
+        """Return the columns of a block of the rows."""
+
+
+@dataclass(frozen=True)
+class Outer:
+    """G = sum over positions of left_t right_t', for each group: Linear and every convolution."""
+
+    left: Tensor  # (n, k, r, t)
+    right: Columns
+
+    def full(self) -> Tensor:
+        return (self.left @ self.right.dense().transpose(-1, -2)).flatten(1)
+
+    def prefers_full(self) -> bool:
+        _, _, r, t = self.left.shape
+        c = self.right.width()
+        # Multiplications a row: t * t * (r + c) for the two Gram matrices, t * r * c for the gradient.
+        return t * (r + c) > r * c
+
+    def floats_a_row(self) -> int:
+        _, k, r, t = self.left.shape
+        c = self.right.width()
+        return k * (c * t + (r * c if self.prefers_full() else 2 * t * t))
+
+    def square(self) -> Tensor:
+        if self.prefers_full():
+            return self.full().square().sum(1)
+        right = self.right.dense()
+        if self.left.shape[-1] == 1:
+            return (self.left.square().sum((-1, -2)) * right.square().sum((-1, -2))).sum(1)
+        gram = (self.left.transpose(-1, -2) @ self.left) * (right.transpose(-1, -2) @ right)
+        return gram.flatten(1).sum(1).clamp_min(0)  # rounding may leave a hair below zero
+
+    def inner(self, reference: Tensor) -> Tensor:
+        product = self.right.forward(reference, self.left.shape[2])
+        return (product * self.left).flatten(1).sum(1)
+
+    def sketch(self, p: Projection, q: Projection) -> Tensor:
+        k, r = self.left.shape[1:3]
+        if p is None:
+            left = self._spread_over_groups()
+        else:
+            left = p.reshape(-1, k, r).transpose(0, 1) @ self.left  # (n, k, p, t)
+        right = self.right.dense() if q is None else self.right.forward(q.repeat(k, 1), len(q))
+        # Groups add up like positions do, so both become one long axis.
+        left, right = (side.transpose(1, 2).flatten(2) for side in (left, right))
+        return (left @ right.transpose(-1, -2)).flatten(1)
+
+    def _spread_over_groups(self) -> Tensor:
+        """Return left (n, k, k * r, t) with every group's rows in their own place and zeros elsewhere."""
+        n, k, r, t = self.left.shape
+        if k == 1:
+            return self.left
+        own_place = torch.eye(k, dtype=self.left.dtype, device=self.left.device)
+        return (own_place[:, :, None, None] * self.left[:, :, None]).reshape(n, k, k * r, t)
+
+    def rows(self, block: slice) -> Outer:
+        return Outer(self.left[block], self.right.rows(block))
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """G = sum over positions of onehot(index_t) d_t': a table of embeddings."""
+
+    index: Tensor  # (n, t)
+    d: Tensor  # (n, t, c); zero where the index is a padding index
+    entries: int
+
+    def full(self) -> Tensor:
+        n, _, c = self.d.shape
+        first = torch.arange(n, device=self.index.device)[:, None] * self.entries
+        full = self.d.new_zeros(n * self.entries, c)
+        full.index_add_(0, (self.index + first).flatten(), self.d.flatten(0, 1))
+        return full.reshape(n, -1)
+
+    def prefers_full(self) -> bool:
+        return False
+
+    def floats_a_row(self) -> int:
+        _, t, c = self.d.shape
+        return t * (2 * t + c)
+
+    def square(self) -> Tensor:
+        same = self.index[:, :, None] == self.index[:, None, :]
+        return ((self.d @ self.d.transpose(1, 2)) * same).flatten(1).sum(1).clamp_min(0)
+
+    def inner(self, reference: Tensor) -> Tensor:
+        return (reference[self.index] * self.d).flatten(1).sum(1)
+
+    def sketch(self, p: Projection, q: Projection) -> Tensor:
+        right = self.d if q is None else self.d @ q.T
+        if p is None:
+            n, _, c = right.shape
+            return Lookup(self.index, right, self.entries).full().reshape(n, self.entries * c)
+        return (p.T[self.index].transpose(1, 2) @ right).flatten(1)
+
+    def rows(self, block: slice) -> Lookup:
+        return Lookup(self.index[block], self.d[block], self.entries)
+
+    def __len__(self) -> int:
+        return len(self.d)
+
+
+@dataclass(frozen=True)
+class Direct:
+    """G itself: biases, norm layers and what the fallback gives."""
+
+    gradient: Tensor  # (n, *parameter shape)
+
+    def full(self) -> Tensor:
+        return self.gradient.flatten(1)
+
+    def prefers_full(self) -> bool:
+        return True
+
+    def floats_a_row(self) -> int:
+        return self.gradient[:1].numel()
+
+    def square(self) -> Tensor:
+        return self.full().square().sum(1)
+
+    def inner(self, reference: Tensor) -> Tensor:
+        return self.full() @ reference.flatten()
+
+    def sketch(self, p: Projection, q: Projection) -> Tensor:
+        n, r = self.gradient.shape[:2]
+        matrix = self.gradient.reshape(n, r, -1)
+        matrix = matrix if p is None else p @ matrix
+        return (matrix if q is None else matrix @ q.T).flatten(1)
+
+    def rows(self, block: slice) -> Direct:
+        return Direct(self.gradient[block])
+
+    def __len__(self) -> int:
+        return len(self.gradient)
+
+
+Rule = Callable[[nn.Module, Tensor, Tensor], Factors]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    rule: Rule
+    when: Callable[[nn.Module], bool]
+
+
+_RULES: dict[tuple[type[nn.Module], str], _Entry] = {}
+
+
+def rule(
+    *layers: type[nn.Module], parameter: str, when: Callable[[nn.Module], bool] = lambda layer: True
+) -> Callable[[Rule], Rule]:
+    """Return a decorator that registers how a parameter's per-sample gradient factors.
+
+    The rule is called as ``rule(layer, a, d)`` with the layer's input `a` and the loss gradient `d` at its
+    output, both with the rows first, and returns `Outer`, `Lookup` or `Direct`. It serves exactly
+    the given types: a subclass may compute something else, so it needs a rule of its own.
+
+    Parameters
+    ----------
+    *layers : type
+        Module types.
+    parameter : str
+        The parameter's name in the layer, such as "weight".
+    when : callable, optional
+        Takes the layer; False leaves it to the fallback.
+    """
+
+    def register(function: Rule) -> Rule:
+        for layer in layers:
+            _RULES[layer, parameter] = _Entry(function, when)
+        return function
+
+    return register
+
+
+def find_rule(layer: nn.Module, parameter: str) -> Rule | None:
+    """Return the rule for one parameter of a layer, or None where there is none."""
+    entry = _RULES.get((type(layer), parameter))
+    return entry.rule if entry is not None and entry.when(layer) else None

@@ -1,0 +1,100 @@
+"""Per-sample losses: functions of (output, input) that give one number a row, and their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Any, Tensor], Tensor]
+
+PROBABILITY_FLOOR = 1e-7  # keeps log finite; the clip that Keras, and so R2-AD2, uses
+
+
+def mse(output: Tensor, x: Tensor) -> Tensor:
+    """Return the mean squared error of each row, (n,), high = badly reconstructed."""
+    return (output - x).square().flatten(1).mean(1)
+
+
+def bce(output: Tensor, x: Tensor) -> Tensor:
+    """Return the mean binary cross entropy of each row, (n,), for outputs that are probabilities."""
+    p = output.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return -(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).mean(1)
+
+
+def bce_with_logits(output: Tensor, x: Tensor) -> Tensor:
+    """Return the mean binary cross entropy of each row, (n,), for outputs that are logits."""
+    return F.binary_cross_entropy_with_logits(output, x, reduction="none").flatten(1).mean(1)
+
+
+def cross_entropy(output: Tensor, x: Tensor) -> Tensor:
+    """Return the mean cross entropy of each row, (n,): logits (n, c, ...), integer classes (n, ...)."""
+    if x.dtype.is_floating_point:
+        raise TypeError(
+            f"the loss 'cross_entropy' compares logits (n, c, ...) with integer classes (n, ...), "
+            f"but the input is {x.dtype}: use loss='mse' for numbers, or a callable (output, input) -> (n,)"
+        )
+    return F.cross_entropy(output, x.long(), reduction="none").reshape(len(x), -1).mean(1)
+
+
+def kl_divergence(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
+    """Return KL(q(z|x), N(0, I)) of each row in nats per input value, (n,).
+
+    Divided by the number of input values, so that it stands in the right proportion to a
+    reconstruction loss that is a mean over them: their sum is then the evidence bound, rescaled.
+    """
+    _, mean, log_variance = output
+    kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).flatten(1).sum(1)
+    return kl / x[0].numel()
+
+
+def vae(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
+    """Return binary cross entropy plus KL of each row, (n,), of (xhat, mean, log variance)."""
+    return bce(output[0], x) + kl_divergence(output, x)
+
+
+def vae_reconstruction(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
+    """Return the binary cross entropy alone of each row, (n,), of (xhat, mean, log variance)."""
+    return bce(output[0], x)
+
+
+LOSSES: dict[str, Loss] = {
+    "mse": mse,
+    "bce": bce,
+    "bce_with_logits": bce_with_logits,
+    "cross_entropy": cross_entropy,
+    "vae": vae,
+    "vae_reconstruction": vae_reconstruction,
+}
+
+
+def resolve(loss: str | Loss) -> Loss:
+    """Return the loss of that name, or the callable itself.
+
+    Raises
+    ------
+    ValueError
+        When no loss has that name; the message lists those there are.
+    """
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(
+            f"no loss is called {loss!r}: use one of {', '.join(map(repr, LOSSES))}, "
+            f"or a callable (output, input) -> (n,)"
+        )
+    return LOSSES[loss]
+
+
+def check_rows(loss: Tensor, n: int) -> Tensor:
+    """Return `loss` when it holds one number a row, else say what it should be."""
+    if not isinstance(loss, torch.Tensor) or loss.shape != (n,):
+        given = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise ValueError(
+            f"the loss gave {given} for {n} rows, but one number a row, shape ({n},), is wanted: "
+            f"take the mean over everything but the first axis, e.g. `.flatten(1).mean(1)`"
+        )
+    return loss

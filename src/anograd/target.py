@@ -1,0 +1,91 @@
+"""Target: a network, a loss for each row, and the parameters whose gradients are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from anograd.losses import Loss, resolve
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A network, its per-sample loss, and the names of the parameters to read gradients of.
+
+    Made by :meth:`adopt`. Nothing about the network is changed, then or later.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The network. Called with a batch of rows; its output goes to `loss`.
+    loss : callable
+        ``(output, input) -> (n,)``.
+    layers : tuple of str
+        Names of the chosen parameters, in their order in the module.
+    """
+
+    module: nn.Module
+    loss: Loss
+    layers: tuple[str, ...]
+
+    @classmethod
+    def adopt(
+        cls, module: nn.Module, *, loss: str | Loss = "mse", layers: str | Sequence[str] = "*"
+    ) -> Target:
+        """Return a target over any network, which stays as it is.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            Any network that takes a batch whose first axis is the rows.
+        loss : str or callable, default "mse"
+            "mse", "bce", "bce_with_logits", "cross_entropy", "vae", "vae_reconstruction", or a
+            callable ``(output, input) -> (n,)``.
+        layers : str or sequence of str, default "*"
+            Glob or globs over parameter names, such as ``"decoder.*.weight"``.
+
+        Returns
+        -------
+        Target
+
+        Raises
+        ------
+        ValueError
+            When no parameter matches (the names there are get listed) or the loss is unknown.
+
+        Examples
+        --------
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 4))
+        >>> Target.adopt(net, layers="*.weight").layers
+        ('0.weight', '2.weight')
+        """
+        return cls(module, resolve(loss), choose_layers(module, layers))
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the chosen parameters by name, in order."""
+        named = dict(self.module.named_parameters())
+        return {name: named[name] for name in self.layers}
+
+
+def choose_layers(module: nn.Module, layers: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the parameters that match any of the globs, in the module's order.
+
+    A parameter that is shared under several names is chosen once, under its first name, when any of
+    its names matches.
+    """
+    globs = [layers] if isinstance(layers, str) else list(layers)
+    first_name: dict[int, str] = {}
+    chosen: dict[str, None] = {}
+    every = list(module.named_parameters(remove_duplicate=False))
+    for name, parameter in every:
+        first = first_name.setdefault(id(parameter), name)
+        if any(fnmatchcase(name, glob) for glob in globs):
+            chosen[first] = None
+    if not chosen:
+        names = ", ".join(name for name, _ in every) or "none: the module has no parameters"
+        raise ValueError(f"layers={layers!r} matches no parameter. The names there are: {names}")
+    return tuple(name for name in first_name.values() if name in chosen)

@@ -1,0 +1,316 @@
+"""Every rule against ``vmap(grad)`` and, where it has the layer, Opacus: float64, to 1e-9."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from anograd import Sketch, Target, per_sample, plan
+from anograd.gradients.fallback import vmap_gradients
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+EVERYTHING = ("loss", "norm", "inner", "full", "sketch")
+SEEDS = st.integers(0, 2**31)
+
+
+def squared(output: Tensor, x: Tensor) -> Tensor:
+    """A loss that no layer's output leaves untouched."""
+    return (output.flatten(1).square() * torch.linspace(0.5, 1.5, output[0].numel(), dtype=output.dtype)).sum(
+        1
+    )
+
+
+def agrees_with_vmap(module: nn.Module, x: Tensor, *, by: str = "rule", size: int = 6) -> None:
+    module = module.double()
+    target = Target.adopt(module, loss=squared)
+    planned = plan(target, x)
+    assert {one.by for one in planned.served} == {by}, str(planned)
+
+    oracle = vmap_gradients(target, x, target.layers)
+    full = torch.cat([oracle[name].flatten(1) for name in target.layers], dim=1)
+    norm = torch.stack([oracle[name].flatten(1).norm(dim=1) for name in target.layers], dim=1)
+    reference = {name: torch.randn_like(p) for name, p in target.parameters().items()}
+    inner = torch.stack(
+        [oracle[name].flatten(1) @ reference[name].flatten() for name in target.layers], dim=1
+    )
+    sketch = Sketch(size=size, seed=3)
+    sketched = torch.cat([sketch_of(sketch, name, oracle[name]) for name in target.layers], dim=1)
+
+    found = per_sample(target, x, EVERYTHING, reference=reference, sketch=sketch)
+    torch.testing.assert_close(found.full, full, **CLOSE)
+    torch.testing.assert_close(found.loss, squared(module.eval()(x), x).detach(), **CLOSE)
+    # Without "full" the other reductions take their own ways, which never build the gradient.
+    for want in (("norm", "inner", "sketch"), ("inner", "sketch"), ("norm",)):
+        found = per_sample(target, x, want, reference=reference, sketch=sketch)
+        if "norm" in want:
+            # The length comes from its square: 1e-9 holds for the square.
+            torch.testing.assert_close(found.norm.square(), norm.square(), **CLOSE)
+        if "inner" in want:
+            torch.testing.assert_close(found.inner, inner, **CLOSE)
+        if "sketch" in want:
+            torch.testing.assert_close(found.sketch, sketched, **CLOSE)
+
+
+def sketch_of(sketch: Sketch, name: str, gradient: Tensor) -> Tensor:
+    """P G Q' of full gradients (n, *shape), written with dense matrices."""
+    n, r = gradient.shape[:2]
+    matrix = gradient.reshape(n, r, -1)
+    p, q = sketch.projections(name, gradient[0])
+    p = torch.eye(r, dtype=matrix.dtype) if p is None else p
+    q = torch.eye(matrix.shape[2], dtype=matrix.dtype) if q is None else q
+    return torch.einsum("pr,nrc,qc->npq", p, matrix, q).flatten(1)
+
+
+@given(n=st.integers(1, 5), i=st.integers(1, 6), o=st.integers(1, 6), bias=st.booleans(),
+       positions=st.lists(st.integers(1, 7), max_size=2), size=st.integers(1, 40), seed=SEEDS)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_linear(n: int, i: int, o: int, bias: bool, positions: list[int], size: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    agrees_with_vmap(
+        nn.Linear(i, o, bias=bias), torch.randn(n, *positions, i, dtype=torch.float64), size=size
+    )
+
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
+    axes = draw(st.integers(1, 3))
+    groups = draw(st.integers(1, 3))
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(axes))
+
+    kernel, dilation = each(1, 3), each(1, 2)
+    mode = draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"]))
+    padding: str | tuple[int, ...] = each(0, 2)
+    stride = each(1, 3)
+    if draw(st.booleans()):
+        padding, stride = draw(st.sampled_from(["same", "valid"])), (1,) * axes
+    size = tuple(s + d * (k - 1) + 3 for k, d, s in zip(kernel, dilation, each(0, 3), strict=True))
+    layer = CONV[axes](groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 3)), kernel, stride,
+                       padding, dilation, groups, draw(st.booleans()), mode)  # fmt: skip
+    return layer, (layer.in_channels, *size)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@given(layer=convolutions(), n=st.integers(1, 3), size=st.integers(1, 30), seed=SEEDS)
+@settings(max_examples=80, deadline=None)
+def test_convolution(layer: tuple[nn.Module, tuple[int, ...]], n: int, size: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    agrees_with_vmap(layer[0], torch.randn(n, *layer[1], dtype=torch.float64), size=size)
+
+
+@st.composite
+def transposed_convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
+    axes = draw(st.integers(1, 3))
+    groups = draw(st.integers(1, 3))
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(axes))
+
+    kernel, stride, dilation = each(1, 4), each(1, 3), each(1, 2)
+    padding = tuple(draw(st.integers(0, d * (k - 1) // 2)) for k, d in zip(kernel, dilation, strict=True))
+    output_padding = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+    layer = TRANSPOSED[axes](groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 2)), kernel, stride,
+                             padding, output_padding, groups, draw(st.booleans()), dilation)  # fmt: skip
+    return layer, (layer.in_channels, *each(1, 4))
+
+
+@given(layer=transposed_convolutions(), n=st.integers(1, 3), size=st.integers(1, 30), seed=SEEDS)
+@settings(max_examples=80, deadline=None)
+def test_transposed_convolution(
+    layer: tuple[nn.Module, tuple[int, ...]], n: int, size: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    agrees_with_vmap(layer[0], torch.randn(n, *layer[1], dtype=torch.float64), size=size)
+
+
+@given(
+    n=st.integers(1, 4), channels=st.integers(1, 4), grid=st.lists(st.integers(1, 4), max_size=3), seed=SEEDS
+)
+@settings(max_examples=40, deadline=None)
+def test_batch_norm(n: int, channels: int, grid: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[len(grid)](channels)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.running_mean)
+    nn.init.uniform_(layer.running_var, 0.5, 2)
+    layer.train()  # scored in evaluation mode all the same
+    agrees_with_vmap(layer, torch.randn(n, channels, *grid, dtype=torch.float64), size=2)
+
+
+@given(n=st.integers(1, 4), shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+       normalised=st.integers(1, 3), bias=st.booleans(), seed=SEEDS)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_layer_norm(n: int, shape: list[int], normalised: int, bias: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = nn.LayerNorm(shape[-min(normalised, len(shape)) :], bias=bias)
+    nn.init.normal_(layer.weight)
+    agrees_with_vmap(layer, torch.randn(n, *shape, dtype=torch.float64), size=3)
+
+
+@given(n=st.integers(1, 4), groups=st.integers(1, 3), each=st.integers(1, 3),
+       grid=st.lists(st.integers(2, 4), min_size=1, max_size=2), seed=SEEDS)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_group_norm(n: int, groups: int, each: int, grid: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = nn.GroupNorm(groups, groups * each)
+    nn.init.normal_(layer.weight)
+    agrees_with_vmap(layer, torch.randn(n, groups * each, *grid, dtype=torch.float64) * 3, size=3)
+
+
+@given(n=st.integers(1, 4), entries=st.integers(1, 6), width=st.integers(1, 5), padding=st.booleans(),
+       positions=st.lists(st.integers(1, 5), max_size=2), size=st.integers(1, 30), seed=SEEDS)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_embedding(
+    n: int, entries: int, width: int, padding: bool, positions: list[int], size: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer = nn.Embedding(entries, width, padding_idx=entries - 1 if padding else None)
+    agrees_with_vmap(layer, torch.randint(entries, (n, *positions)), size=size)
+
+
+def test_an_in_place_activation_after_a_layer() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 4), nn.ReLU(inplace=True))
+    agrees_with_vmap(net, torch.randn(6, 4, dtype=torch.float64))
+
+
+class Tied(nn.Module):
+    """Encoder and decoder that share one weight, as a parameter of two modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(4, 4)
+        self.decoder = nn.Linear(4, 4)
+        self.decoder.weight = self.encoder.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(torch.tanh(self.encoder(x)))
+
+
+class TiedBehindTheBack(nn.Module):
+    """The decoder uses the encoder's weight without calling its module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.encoder(x)) @ self.encoder.weight
+
+
+class CalledTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.tanh(self.layer(x)))
+
+
+@pytest.mark.parametrize("net", [Tied(), CalledTwice()], ids=["tied", "called twice"])
+def test_shared_parameters_add_up(net: nn.Module) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 4) if isinstance(net, Tied) else torch.randn(5, 2, 6)
+    agrees_with_vmap(net, x.double())
+
+
+def test_a_weight_used_behind_its_layers_back_is_noticed() -> None:
+    torch.manual_seed(0)
+    net = TiedBehindTheBack().double()
+    target = Target.adopt(net, loss=squared)
+    x = torch.randn(5, 4).double()
+    assert [one.by for one in plan(target, x).served] == ["vmap", "rule"]
+    assert "also used outside its layer" in str(plan(target, x))
+    oracle = vmap_gradients(target, x, target.layers)
+    full = torch.cat([oracle[name].flatten(1) for name in target.layers], dim=1)
+    torch.testing.assert_close(per_sample(target, x, ("full",)).full, full, **CLOSE)
+
+
+def test_rows_that_are_not_first_are_noticed() -> None:
+    """A transformer that takes (time, rows, features): a batch as long as the series must not fool us."""
+    torch.manual_seed(0)
+
+    class TimeFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+    target = Target.adopt(TimeFirst().double(), loss=squared)
+    x = torch.randn(4, 4, 3).double()
+    assert {one.by for one in plan(target, x).served} == {"vmap"}
+    oracle = vmap_gradients(target, x, target.layers)
+    torch.testing.assert_close(
+        per_sample(target, x).norm[:, 0], oracle["layer.weight"].flatten(1).norm(dim=1), **CLOSE
+    )
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (nn.LSTM(3, 4, batch_first=True), (5, 6, 3)),
+        (nn.GRU(3, 4, batch_first=True), (5, 6, 3)),
+        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (5, 6, 4)),
+    ],
+    ids=["lstm", "gru", "transformer"],
+)
+def test_what_no_rule_serves_falls_back(net: nn.Module, shape: tuple[int, ...]) -> None:
+    """Against a plain loop of one ordinary backward pass a row.
+
+    Whether a recurrent layer takes ``vmap`` depends on dtype and torch version; the numbers must not.
+    """
+    torch.manual_seed(0)
+    net = net.double().eval()
+    x = torch.randn(shape).double()
+
+    def loss(output: Tensor | tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        return squared(output[0] if isinstance(output, tuple) else output, x)
+
+    target = Target.adopt(net, loss=loss)
+    assert {one.by for one in plan(target, x).served} & {"vmap", "row by row"}
+    rows = []
+    for row in x.split(1):
+        gradients = torch.autograd.grad(loss(net(row), row).sum(), list(net.parameters()))
+        rows.append(torch.cat([g.flatten() for g in gradients]))
+    torch.testing.assert_close(per_sample(target, x, ("full",)).full, torch.stack(rows), **CLOSE)
+
+
+def small_networks() -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+    return [
+        ("mlp", nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 5)), (5,)),
+        ("conv 1d", nn.Sequential(nn.Conv1d(2, 4, 3, 2, 1, groups=2), nn.Tanh()), (2, 9)),
+        (
+            "conv 2d",
+            nn.Sequential(nn.Conv2d(2, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 2)),
+            (2, 8, 8),
+        ),
+        ("conv 3d", nn.Sequential(nn.Conv3d(2, 4, 2, dilation=2)), (2, 5, 5, 5)),
+        ("layer norm", nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 5)), (7, 5)),
+        ("embedding", nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 3)), (7,)),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize(("name", "net", "shape"), small_networks(), ids=[one[0] for one in small_networks()])
+def test_agrees_with_opacus(name: str, net: nn.Module, shape: tuple[int, ...]) -> None:
+    opacus = pytest.importorskip("opacus.grad_sample")
+    torch.manual_seed(0)
+    net = net.double()
+    x = torch.randint(6, (6, *shape)) if name == "embedding" else torch.randn(6, *shape).double()
+    target = Target.adopt(net, loss=squared)
+    assert {one.by for one in plan(target, x).served} == {"rule"}
+    found = per_sample(target, x, ("full",)).full
+    wrapped = opacus.GradSampleModule(net, loss_reduction="sum")
+    squared(wrapped(x), x).sum().backward()
+    theirs = torch.cat([p.grad_sample.flatten(1) for p in net.parameters()], dim=1)
+    torch.testing.assert_close(found, theirs, **CLOSE)
