@@ -5,7 +5,8 @@ normal one, and that update, the per-sample gradient of the loss, tells how stra
 """
 
 from anograd._version import __version__
+from anograd.detectors import GradCon, load
 from anograd.gradients import Sketch, per_sample, plan
 from anograd.target import Target
 
-__all__ = ["Sketch", "Target", "__version__", "per_sample", "plan"]
+__all__ = ["GradCon", "Sketch", "Target", "__version__", "load", "per_sample", "plan"]

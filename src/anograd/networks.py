@@ -32,8 +32,6 @@ class ConvAutoencoder(nn.Module):
     variational : bool, default False
         Add three square linear maps: mean, log variance and decoder input. The output is then
         (reconstruction, mean, log variance), and z is the mean in evaluation mode.
-    generator : torch.Generator, optional
-        Draws the VAE's z in training; the global one when None.
 
     References
     ----------
@@ -51,7 +49,6 @@ class ConvAutoencoder(nn.Module):
         width: int,
         *,
         variational: bool = False,
-        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         down: list[nn.Module] = []
@@ -66,7 +63,6 @@ class ConvAutoencoder(nn.Module):
         up[-1] = nn.Sigmoid()
         self.down = nn.Sequential(*down)
         self.up = nn.Sequential(*up)
-        self.generator = generator
         self.latent = (ENCODER_CHANNELS[-1], heights[0], widths[0])
         if variational:
             size = self.latent[0] * self.latent[1] * self.latent[2]
@@ -81,8 +77,8 @@ class ConvAutoencoder(nn.Module):
         mean, log_variance = self.mean(code.flatten(1)), self.log_variance(code.flatten(1))
         z = mean
         if self.training:
-            noise = torch.empty_like(mean).normal_(generator=self.generator)
-            z = mean + noise * (0.5 * log_variance).exp()
+            noise = torch.randn(mean.shape)  # drawn on the CPU, where training seeds the generator
+            z = mean + noise.to(mean) * (0.5 * log_variance).exp()
         return self.up(self.expand(z).view(-1, *self.latent)), mean, log_variance
 
 

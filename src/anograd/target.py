@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -89,3 +90,16 @@ def choose_layers(module: nn.Module, layers: str | Sequence[str]) -> tuple[str, 
         names = ", ".join(name for name, _ in every) or "none: the module has no parameters"
         raise ValueError(f"layers={layers!r} matches no parameter. The names there are: {names}")
     return tuple(name for name in first_name.values() if name in chosen)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode and give every part back its own flag."""
+    were_training = [part for part in module.modules() if part.training]
+    for part in were_training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in were_training:
+            part.training = True

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from anograd.gradients.tape import evaluating, record
-from anograd.target import Target
+from anograd.gradients.tape import record
+from anograd.target import Target, evaluating
 
 
 def vmap_gradients(

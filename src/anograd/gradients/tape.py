@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
 from anograd.losses import check_rows
-from anograd.target import Target
+from anograd.target import Target, evaluating
 
 # Hooks and stand-ins sit on the module for the length of a forward pass: one thread at a time.
 _FORWARD = threading.RLock()
@@ -54,19 +53,6 @@ class Tape:
             self.loss.new_zeros(call.shape, dtype=call.dtype) if d is None else d
             for call, d in zip(self.calls, found, strict=True)
         ]
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode and give every part back its own flag."""
-    were_training = [part for part in module.modules() if part.training]
-    for part in were_training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in were_training:
-            part.training = True
 
 
 def record(target: Target, x: Tensor, layers: Sequence[str], parameters: Sequence[str]) -> Tape:

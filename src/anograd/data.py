@@ -1,0 +1,296 @@
+"""What a user has (a file, a frame, a tensor, a Dataset) becomes an array that has been looked at once."""
+
+import numbers
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anograd.files import names as names
+from anograd.files import read as read
+
+Array = NDArray[Any]
+
+
+def is_frame(X: object) -> bool:
+    """Return True for a pandas or polars DataFrame and for a pyarrow Table; none of them is imported."""
+    return frame_library(X) is not None
+
+
+def frame_library(X: object) -> str | None:
+    """Return "pandas", "polars" or "pyarrow" for a frame of theirs or of a subclass, else None."""
+    for kind in type(X).__mro__:
+        library = kind.__module__.partition(".")[0]
+        if (library, kind.__name__) in (
+            ("pandas", "DataFrame"),
+            ("polars", "DataFrame"),
+            ("pyarrow", "Table"),
+        ):
+            return library
+    return None
+
+
+def to_array(X: Any) -> Any:
+    """Return tensors and Datasets as a numpy array with one row an item; anything else as it is.
+
+    Parameters
+    ----------
+    X : Tensor, Dataset, ndarray, frame or list
+        A tensor may live on any device and require gradients. A Dataset is map-style; its items are tensors
+        or arrays of one shape, or tuples that begin with one.
+
+    Raises
+    ------
+    ValueError
+        A Dataset without a length, without items, or with an item of another shape (named by its index).
+
+    Examples
+    --------
+    >>> to_array(torch.ones(2, 3)).shape
+    (2, 3)
+    """
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu()
+        return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # numpy has no bfloat16
+    if isinstance(X, torch.utils.data.Dataset):
+        return _stack(X)
+    return X
+
+
+def check_finite(array: Array, columns: Sequence[str] | None = None, what: str = "X") -> None:
+    """Return nothing when every number is finite; else raise an error that names the first cell that is not.
+
+    Parameters
+    ----------
+    array : ndarray (n, p) or (n, C, *size)
+        A table or images; integers and booleans pass at once.
+    columns : sequence of str, optional
+        Column names of a table, for the message.
+    what : str
+        What the message calls the array.
+
+    Raises
+    ------
+    ValueError
+        Says row and column (or channel and pixel), the count of such cells, and the remedy.
+    """
+    if array.dtype.kind not in "fc":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum()):  # one pass without a mask: the common case costs no memory
+            return
+    bad = ~np.isfinite(array)
+    if not bad.any():  # the sum overflowed, the numbers are fine
+        return
+    row, *place = (int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
+    kind = "NaN" if np.isnan(array[(row, *place)]) else "infinity"
+    where, fill = f"row {row}", ""
+    if array.ndim == 2:
+        where += f", column {place[0]}" + (f" ({columns[place[0]]!r})" if columns is not None else "")
+        fill = ", or fill them: missing='impute' replaces NaN, never infinity"
+    elif place:
+        where += f", channel {place[0]}, pixel {tuple(place[1:])}"
+    raise ValueError(
+        f"{what} holds {kind} at {where}, counted from 0 ({int(bad.sum())} such cells in all); finite "
+        f"numbers are wanted: drop the rows that hold them{fill}"
+    )
+
+
+def labels(y: Any, n: int) -> NDArray[np.bool_]:
+    """Return which of n rows are known anomalies, (n,) bool, True = anomalous.
+
+    Parameters
+    ----------
+    y : None, array, list, tensor or Series of length n
+        None: no row is known to be one. 0 / 1 or booleans: 1 marks a known anomaly. +1 / -1: -1 marks one, as
+        in scikit-learn; read so only where a -1 occurs.
+    n : int
+        Number of rows of X.
+
+    Raises
+    ------
+    ValueError
+        Another length or shape, words, NaN, or no row left that counts as normal.
+
+    Warns
+    -----
+    UserWarning
+        For other numbers, such as class labels: they are ignored, as scikit-learn's tools pass them on.
+
+    Examples
+    --------
+    >>> labels([0, 1, 0], 3)
+    array([False,  True, False])
+    >>> labels([1, -1, 1], 3)
+    array([False,  True, False])
+    """
+    if y is None:
+        return np.zeros(n, dtype=bool)
+    given = np.asarray(to_array(y))
+    if given.shape != (n,):
+        raise ValueError(
+            f"y has shape {given.shape}, but X has {n} rows; one label a row is wanted, shape ({n},)"
+        )
+    codes = "0/1 where 1 marks a known anomaly, or +1/-1 where -1 marks one"
+    missing = np.array([str(value) in ("nan", "None", "<NA>") for value in given.tolist()], dtype=bool)
+    if missing.any():
+        row = int(missing.argmax())
+        raise ValueError(
+            f"y holds NaN at row {row}; y is {codes}. Give an unlabelled row the normal code (0 or +1)"
+        )
+    values = set(given.tolist())
+    signed = -1 in values
+    if not values <= ({-1, 1} if signed else {0, 1}):
+        shown = ", ".join(sorted(map(repr, values))[:6]) + (", ..." if len(values) > 6 else "")
+        wanted = f"y holds the values {shown}; wanted is {codes}: y = (y == anomalous_value).astype(int)"
+        if not all(isinstance(value, numbers.Number) for value in values):
+            raise ValueError(wanted)
+        # scikit-learn's contract hands class labels to every estimator and wants a fit all the same.
+        warnings.warn(f"{wanted}. y is ignored, all rows count as normal", UserWarning, stacklevel=3)
+        return np.zeros(n, dtype=bool)
+    anomalous = np.asarray(given == (-1 if signed else 1), dtype=bool)
+    if n and anomalous.all():
+        code = "+1/-1 where -1" if signed else "0/1 where 1"
+        raise ValueError(
+            f"y was read as {code} marks a known anomaly, and it marks all {n} rows; normal rows are "
+            "needed to fit. Where all rows are normal leave y out: fit(X)"
+        )
+    return anomalous
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The map from stored pixels to float32, fitted once: training pixels land in 0..1, nothing is clipped.
+
+    Parameters
+    ----------
+    integer : bool
+        Whether the images are of an integer (or boolean) dtype; `transform` takes no other family.
+    low, high : float
+        The stored values that become 0 and 1.
+    """
+
+    integer: bool
+    low: float
+    high: float
+
+    @classmethod
+    def fit(cls, images: Array) -> "Pixels":
+        """Return the map for training images of any shape.
+
+        uint8 is divided by 255 and uint16 by 65535, other integers by the smaller that covers them; floats
+        within 0..1 stay as they are; anything else goes linearly from its minimum..maximum to 0..1.
+
+        Examples
+        --------
+        >>> Pixels.fit(np.zeros((1, 1, 2, 2), dtype=np.uint8))
+        Pixels(integer=True, low=0.0, high=255.0)
+        """
+        integer = images.dtype.kind in "bui"
+        low, high = float(images.min()), float(images.max())
+        tops = {"bool": (1.0,), "uint8": (255.0,), "uint16": (65535.0,)}
+        for top in tops.get(images.dtype.name, (255.0, 65535.0)) if integer else (1.0,):
+            if low >= 0.0 and high <= top:
+                return cls(integer, 0.0, top)
+        return cls(integer, low, high if high > low else low + max(1.0, abs(low)))  # constant images become 0
+
+    def transform(self, images: Array) -> NDArray[np.float32]:
+        """Return the images as float32 of the same shape, 0..1 for values within the training range.
+
+        Raises
+        ------
+        ValueError
+            Integers given where floats were fitted, or the reverse; the message has the conversion.
+        """
+        if (images.dtype.kind in "bui") != self.integer:
+            fitted, line = ("integers", "(X * 255).round().astype('uint8')  # if X lies in 0..1")
+            if not self.integer:
+                fitted, line = ("floats", "X.astype('float32') / 255  # if the training images were made so")
+            raise ValueError(
+                f"the images are {images.dtype} but the detector was fitted on {fitted} that run from "
+                f"{self.low:g} to {self.high:g}; give the same family: X = {line}"
+            )
+        wide = np.float64 if images.dtype == np.float64 else np.float32
+        scaled = np.subtract(images, self.low, dtype=wide)
+        scaled /= self.high - self.low
+        return scaled.astype(np.float32, copy=False)
+
+    def to_state(self) -> dict[str, bool | float]:
+        """Return the three fields as a dictionary that fits in JSON; `from_state` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Pixels":
+        """Return the map that `to_state` described."""
+        return cls(bool(state["integer"]), float(state["low"]), float(state["high"]))
+
+
+def check_images(X: Any) -> Array:
+    """Return images as an array (n, C, H, W) or (n, C, D, H, W), unscaled and with finite pixels.
+
+    Three axes are read as grey images (n, H, W) and become (n, 1, H, W); one-dimensional signals are
+    therefore given as (n, C, 1, L).
+
+    Raises
+    ------
+    ValueError
+        Another number of axes, no row, channels last (the message has the transpose), text or objects, NaN.
+    """
+    try:
+        images = np.asarray(to_array(X))
+    except ValueError as error:
+        raise ValueError(
+            "the images differ in shape; one shape (C, H, W) is wanted: resize them first"
+        ) from error
+    wanted = "(n, C, H, W), grey (n, H, W) or volumes (n, C, D, H, W)"
+    if images.dtype.kind not in "buif":
+        raise ValueError(f"images are numbers of shape {wanted}, but dtype {images.dtype} was given")
+    if images.ndim not in (3, 4, 5):
+        hint = "; tables go to R2AD2" if images.ndim == 2 else ""
+        raise ValueError(f"X has shape {images.shape}, images of shape {wanted} are wanted{hint}")
+    if images.size == 0:
+        raise ValueError(
+            f"X has shape {images.shape}, so it holds no pixel; at least one image {wanted} is wanted"
+        )
+    if images.ndim > 3 and images.shape[-1] in (1, 3, 4) and min(images.shape[1:-1]) > 4:
+        axes = ", ".join(str(i) for i in (0, images.ndim - 1, *range(1, images.ndim - 1)))
+        raise ValueError(
+            f"X has shape {images.shape}, with the channels last; they come second here: "
+            f"X = X.transpose({axes})"
+        )
+    check_finite(images)
+    return images[:, None] if images.ndim == 3 else images
+
+
+def _stack(dataset: Any) -> Array:
+    """Return the rows of a map-style Dataset as one array, filled item by item (nothing is held twice)."""
+    name = type(dataset).__name__
+    if not hasattr(dataset, "__len__"):
+        raise ValueError(
+            f"{name} has no length; a map-style Dataset is wanted: X = torch.stack(list(dataset))"
+        )
+    if len(dataset) == 0:
+        raise ValueError(f"{name} is empty; at least one item is wanted")
+    rows: Array | None = None
+    for index in range(len(dataset)):
+        item = dataset[index]
+        row = to_array(item[0] if isinstance(item, tuple | list) else item)
+        if not isinstance(row, np.ndarray):
+            raise ValueError(
+                f"item {index} of {name} is of type {type(row).__name__}; a tensor or an array is wanted: "
+                "convert it in __getitem__ (for pictures transform=torchvision.transforms.ToTensor())"
+            )
+        if rows is None:
+            rows = np.empty((len(dataset), *row.shape), dtype=row.dtype)
+        if (row.shape, row.dtype) != (rows.shape[1:], rows.dtype):
+            raise ValueError(
+                f"item {index} of {name} has shape {row.shape} and dtype {row.dtype}, but item 0 has "
+                f"{rows.shape[1:]} and {rows.dtype}; one of each is wanted: resize or convert in __getitem__"
+            )
+        rows[index] = row
+    assert rows is not None
+    return rows

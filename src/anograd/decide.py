@@ -1,0 +1,217 @@
+"""A score becomes a verdict: conformal p values, a threshold, and alarms at a stated rate."""
+
+import warnings
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control
+
+MORE_ROWS = "hold out more rows (a larger `calibration=`) or call `calibrate(more_normal_rows)`"
+
+
+def size_of_calibration(n: int, share: float) -> int:
+    """Return how many of n normal rows to hold out of training for calibration, 1 to n - 1.
+
+    Parameters
+    ----------
+    n : int
+        Normal rows at hand, at least 2.
+    share : float
+        Share of them to hold out, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        One row cannot be both trained on and calibrated with; give at least two.
+
+    Examples
+    --------
+    >>> size_of_calibration(1000, 0.2)
+    199
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share={share!r} was given; a number between 0 and 1 is wanted, such as 0.2")
+    if n < 2:
+        raise ValueError(
+            f"{n} sample{'s' * (n != 1)} of normal data given; at least 2 are wanted, one to train on and "
+            "one to calibrate the threshold with"
+        )
+    size = int(share * n + 1e-9)  # 0.29 * 100 is a little less than 29
+    if size >= 19:
+        # p values are multiples of 1 / (m + 1): with m + 1 a multiple of 20 the levels 0.05 and 0.10 are
+        # among them, and the false-alarm rate meets them exactly instead of staying below.
+        return (size + 1) // 20 * 20 - 1
+    return min(max(round(share * n), 1), n - 1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of held-out normal rows, against which a new score becomes a p value; high scores are anomalous.
+
+    The p value of a normal row is valid whatever the score is: it falls at or below alpha with probability at
+    most alpha, as long as the row and the calibration rows are exchangeable.
+
+    Parameters
+    ----------
+    scores : ndarray (m,)
+        In any order; kept sorted ascending and read-only.
+
+    Raises
+    ------
+    ValueError
+        Another number of axes, or NaN among the scores.
+
+    Examples
+    --------
+    >>> normal = Calibration(np.arange(19.0))
+    >>> normal.p_values([20.0, 9.5])
+    array([0.05, 0.5 ])
+    >>> normal.detect([20.0, 9.5], alpha=0.05)
+    array([ True, False])
+    """
+
+    scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        ordered = np.sort(_checked(self.scores, "calibration scores"))
+        ordered.flags.writeable = False
+        object.__setattr__(self, "scores", ordered)
+
+    def p_values(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Return the conformal p value of every score, (n,), low = anomalous, from 1 / (m + 1) to 1.
+
+        It is ``(1 + number of calibration scores >= score) / (m + 1)``.
+
+        Parameters
+        ----------
+        scores : array (n,)
+            High = anomalous.
+
+        Raises
+        ------
+        ValueError
+            NaN among the scores, or another number of axes.
+        """
+        given = _checked(scores, "scores")
+        below = np.searchsorted(self.scores, given, side="left")
+        return (1 + len(self.scores) - below) / (len(self.scores) + 1)
+
+    def threshold(self, alpha: float) -> float:
+        """Return the score above which `detect` at this alpha raises an alarm; infinity where no score can.
+
+        Parameters
+        ----------
+        alpha : float
+            False-alarm rate, between 0 and 1.
+
+        Returns
+        -------
+        float
+            ``detect(scores, alpha=alpha)`` equals ``scores > threshold(alpha)``.
+        """
+        _check_rate("alpha", alpha)
+        m = len(self.scores)
+        # The levels are divided here as in `p_values`, so that the two agree to the last bit.
+        reached = int(np.searchsorted(np.arange(1, m + 2) / (m + 1), alpha, side="right"))
+        return float(self.scores[m - reached]) if reached else float("inf")
+
+    def detect(
+        self,
+        scores: ArrayLike,
+        *,
+        alpha: float | None = None,
+        fdr: float | None = None,
+        budget: int | None = None,
+    ) -> NDArray[np.bool_]:
+        """Return which rows raise an alarm, (n,) bool, True = anomalous.
+
+        Parameters
+        ----------
+        scores : array (n,)
+            High = anomalous.
+        alpha : float, optional
+            Share of normal rows that may raise an alarm, between 0 and 1. Without a rule: 0.05.
+        fdr : float, optional
+            Share of the alarms that may be false, between 0 and 1 (Benjamini-Hochberg over these n rows).
+        budget : int, optional
+            The highest scores, never more alarms than this; of equal scores the first rows go first. A score
+            no higher than every other one, calibration included, raises no alarm.
+
+        Raises
+        ------
+        ValueError
+            More than one of the three, one out of range, or NaN among the scores.
+
+        Warns
+        -----
+        UserWarning
+            Too few calibration rows for the level asked for, so that no alarm is possible.
+        """
+        chosen = {"alpha": alpha, "fdr": fdr, "budget": budget}
+        given = [f"{name}={value!r}" for name, value in chosen.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} were given; one of alpha, fdr and budget is wanted")
+        values = _checked(scores, "scores")
+        if budget is not None:
+            return self._highest(values, budget)
+        p = self.p_values(values)
+        if fdr is not None:
+            return self._discoveries(p, fdr)
+        alpha = 0.05 if alpha is None else alpha
+        _check_rate("alpha", alpha)
+        m = len(self.scores)
+        if 1 / (m + 1) > alpha:
+            warnings.warn(
+                f"alpha={alpha:g} raises no alarm: with m = {m} calibration rows the smallest p value is "
+                f"{1 / (m + 1):.4g}; {MORE_ROWS}, or take a larger alpha",
+                stacklevel=2,
+            )
+        return p <= alpha
+
+    def _discoveries(self, p: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]:
+        _check_rate("fdr", fdr)
+        if not len(p):
+            return np.zeros(0, dtype=bool)
+        alarms = np.asarray(false_discovery_control(p, method="bh") <= fdr, dtype=bool)
+        m, n = len(self.scores), len(p)
+        if not alarms.any() and n / (m + 1) > fdr:
+            # j rows at the smallest p value have the adjusted p value n / (j * (m + 1)).
+            least = int(np.ceil(n / (m + 1) / fdr - 1e-9))
+            possible = f"at least {least} of the {n} rows above all of them" if least <= n else "more of them"
+            warnings.warn(
+                f"fdr={fdr:g} raises no alarm: with m = {m} calibration rows it needs {possible} (smallest "
+                f"p value {1 / (m + 1):.4g}); {MORE_ROWS}, or take a larger fdr or alpha=",
+                stacklevel=3,
+            )
+        return alarms
+
+    def _highest(self, values: NDArray[np.float64], budget: int) -> NDArray[np.bool_]:
+        if not isinstance(budget, Integral) or isinstance(budget, bool) or budget < 0:
+            raise ValueError(f"budget={budget!r} was given; a number of rows is wanted, an int of 0 or more")
+        alarms = np.zeros(len(values), dtype=bool)
+        if len(values):
+            floor = min([values.min(), *self.scores[:1]])
+            first = np.argsort(-values, kind="stable")[:budget]
+            alarms[first] = values[first] > floor
+        return alarms
+
+
+def _checked(scores: Any, what: str) -> NDArray[np.float64]:
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"{what} of shape {array.shape} were given; one number a row is wanted, shape (n,)")
+    if np.isnan(array).any():
+        row = int(np.isnan(array).argmax())
+        raise ValueError(
+            f"{what} hold NaN at row {row}; numbers are wanted: look at that row of X, its values may be far "
+            "outside the training data or training has diverged (lower the learning rate)"
+        )
+    return array
+
+
+def _check_rate(name: str, value: float) -> None:
+    if isinstance(value, bool) or not 0 < value < 1:
+        raise ValueError(f"{name}={value!r} was given; a rate between 0 and 1 is wanted: {name}=0.05")

@@ -1,0 +1,44 @@
+"""The detectors: each a preset of target, representation and score behind scikit-learn's interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anograd import store
+from anograd.detectors.base import Detector
+from anograd.detectors.gradcon import GradCon
+from anograd.target import Target
+
+__all__ = ["DETECTORS", "Detector", "GradCon", "load"]
+
+DETECTORS: dict[str, type[Detector]] = {"gradcon": GradCon}
+
+
+def load(folder: str | Path, *, target: Target | None = None) -> Detector:
+    """Return the fitted detector that was saved to a folder, scoring as it did there.
+
+    Nothing in the folder is run: JSON, safetensors and skops, checksums compared first.
+
+    Parameters
+    ----------
+    folder : path
+        What ``detector.save(folder)`` wrote.
+    target : Target, optional
+        For a detector fitted on an adopted network: that network, whose weights are set to the saved ones.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder.
+    ValueError
+        No model, a newer anograd's, or a damaged one.
+    """
+    stored = store.read(folder)
+    named = {kind.__name__: kind for kind in DETECTORS.values()}
+    name = stored.manifest.get("detector")
+    if name not in named:
+        raise ValueError(
+            f"{str(folder)!r} holds a detector of the kind {name!r}; this anograd knows {', '.join(named)}: "
+            f"pip install -U anograd"
+        )
+    return named[name].from_stored(stored, target)

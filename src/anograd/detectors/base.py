@@ -1,0 +1,321 @@
+"""The scikit-learn shell that every detector wears: fit, score, decide, save."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import _num_samples, check_is_fitted
+from torch import Tensor
+
+from anograd import store
+from anograd.data import Pixels, labels, to_array
+from anograd.decide import Calibration, size_of_calibration
+from anograd.detectors.paper import Paper
+from anograd.detectors.rows import Encoder, Missing, encode
+from anograd.target import Target
+
+SCORED_AT_ONCE = 512  # rows; enough to keep the kernels busy, small enough to stay in bounded memory
+Floats = NDArray[np.float64]
+
+
+class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """What all detectors share; a detector adds how it learns and how it scores a batch.
+
+    Normal rows are split by the seed into rows to train on, rows to choose the epoch by
+    (`validation`), and rows that are only scored (`calibration`), which p values refer to.
+    """
+
+    paper: ClassVar[Paper]
+
+    # Declared for type checkers; set by `fit`.
+    encoder_: Encoder
+    calibration_: Calibration
+    offset_: float
+    n_features_in_: int
+
+    # Constructor parameters that the shell itself reads; subclasses store them.
+    validation: float
+    calibration: float
+    false_alarm_rate: float
+    missing: Missing
+    device: str
+    random_state: Any
+    progress: bool | Callable[[str, Mapping[str, Any]], None]
+
+    @abstractmethod
+    def _learn(self, train: Tensor, validation: Tensor, seed: int) -> None:
+        """Fit network and statistics to encoded normal rows on the device; set attributes that end in _."""
+
+    @abstractmethod
+    def _score_batch(self, rows: Tensor) -> Tensor:
+        """Return the anomaly scores of encoded rows on the device, (n,), high = anomalous."""
+
+    @abstractmethod
+    def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what `_learn` found: plain data, and tensors named "group/name"."""
+
+    @abstractmethod
+    def _restore(
+        self, described: dict[str, Any], tensors: dict[str, dict[str, Tensor]], target: Target | None
+    ) -> None:
+        """Set what `_learn` sets from plain data and tensors by group and name."""
+
+    def _check_parameters(self) -> None:
+        """Raise ValueError where a constructor parameter is out of range."""
+        for name in ("validation", "calibration"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is a share of the normal rows: 0 to below 1"
+                )
+        if self.validation + self.calibration >= 1:
+            raise ValueError(
+                f"validation={self.validation} and calibration={self.calibration} leave no rows to train on: "
+                f"their sum must be below 1"
+            )
+        if not 0 < self.false_alarm_rate < 1:
+            raise ValueError(f"false_alarm_rate={self.false_alarm_rate!r} must lie between 0 and 1")
+        if self.missing not in ("refuse", "impute"):
+            raise ValueError(f"missing={self.missing!r}: write missing='refuse' or missing='impute'")
+
+    def _raw_rows(self) -> bool:
+        """Tell whether rows go to the network as they are."""
+        return False
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Return the detector itself, fitted to the normal rows of `X`.
+
+        Parameters
+        ----------
+        X : array, tensor, data frame or Dataset, (n, p) or (n, C, H, W)
+            Rows; normal ones are enough.
+        y : array of shape (n,), optional
+            Known anomalies: 1 in the code 0 / 1, or -1 in the code +1 / -1 (read where a -1 occurs).
+
+        Returns
+        -------
+        Self
+
+        Raises
+        ------
+        ValueError
+            With what was given, what is wanted and the line to change: NaN or infinity (row and
+            column named), no or too few normal rows, unlike shapes, unknown labels.
+        """
+        self._check_parameters()
+        device = self._device()
+        X = to_array(X)
+        raw = self._raw_rows()
+        n = _num_samples(X)
+        if n < 2:
+            raise ValueError(f"X has n_samples={n}: a detector learns from rows, at least 4 normal ones")
+        known = labels(y, n)
+        encoder, rows = encode(self, X, ~known, raw=raw, missing=self.missing)
+        seed = _draw_seed(self.random_state)
+        normal = rows[torch.from_numpy(~known)]
+        train, validation, held_out = self._split(normal, seed)
+        self.encoder_ = encoder
+        self._learn(train.to(device), validation.to(device), seed)
+        self._calibrate(held_out)
+        return self
+
+    def _split(self, rows: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(rows)
+        if n < 4:
+            raise ValueError(
+                f"n_samples={n} normal rows are too few to fit and to calibrate on: at least 4 are wanted"
+            )
+        held_out = size_of_calibration(n, self.calibration) if self.calibration else 0
+        validating = max(1, round(self.validation * n)) if self.validation else 0
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        parts = torch.split(rows[order], [n - validating - held_out, validating, held_out])
+        train, validation, held = parts
+        # A share of 0 means: the rows before it in the line do its work as well.
+        validation = validation if validating else train
+        return train, validation, held if held_out else validation
+
+    def _calibrate(self, rows: Tensor) -> None:
+        self.calibration_ = Calibration(self._score(rows))
+        self.offset_ = -self._threshold()
+
+    def _threshold(self) -> float:
+        smallest_level = 1 / (len(self.calibration_.scores) + 1)
+        return self.calibration_.threshold(max(self.false_alarm_rate, smallest_level))
+
+    def calibrate(self, X: Any) -> Self:
+        """Return the detector itself with p values that refer to these normal rows; nothing is refitted.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            Normal rows that `fit` has not seen, such as last week's.
+        """
+        check_is_fitted(self)
+        self._calibrate(self._encode(X))
+        return self
+
+    def anomaly_score(self, X: Any) -> Floats:
+        """Return the anomaly score of each row, (n,) float64, high = anomalous.
+
+        A row's score does not depend on the other rows, their order or their number.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        """
+        check_is_fitted(self)
+        return self._score(self._encode(X))
+
+    def p_values(self, X: Any) -> Floats:
+        """Return conformal p values, (n,) in 0..1, low = anomalous.
+
+        The share of held-out normal rows that score at least as high, the row itself counted in:
+        (1 + number) / (m + 1). For a normal row it is at most alpha with probability at most alpha.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        """
+        return self.calibration_.p_values(self.anomaly_score(X))
+
+    def detect(
+        self, X: Any, *, alpha: float | None = None, fdr: float | None = None, budget: int | None = None
+    ) -> NDArray[np.bool_]:
+        """Return which rows to raise an alarm for, (n,) bool, True = anomalous.
+
+        At most one of the three ways; none means ``alpha=0.05``. All can be changed without a refit.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        alpha : float, optional
+            False-alarm rate: the share of normal rows that raise an alarm.
+        fdr : float, optional
+            False-discovery rate: the share of false ones among the alarms (Benjamini-Hochberg).
+        budget : int, optional
+            The number of rows there is time to look at: those with the highest scores.
+        """
+        return self.calibration_.detect(self.anomaly_score(X), alpha=alpha, fdr=fdr, budget=budget)
+
+    def score_samples(self, X: Any) -> Floats:
+        """Return the opposite of the anomaly score, (n,), LOW = anomalous: scikit-learn's direction."""
+        return -self.anomaly_score(X)
+
+    def decision_function(self, X: Any) -> Floats:
+        """Return ``score_samples(X) - offset_``, (n,), below 0 = anomalous: scikit-learn's direction."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return -1 for rows that raise an alarm at `false_alarm_rate`, +1 for the rest, (n,).
+
+        Where there are too few calibration rows for that rate, the smallest one they allow counts.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted detector to a folder: JSON, safetensors and skops, nothing that runs code.
+
+        Parameters
+        ----------
+        folder : path
+            A new folder, or an earlier model's, which is replaced only when all is written.
+        """
+        check_is_fitted(self)
+        described, tensors = self._state()
+        encoder = self.encoder_
+        manifest = {
+            "detector": type(self).__name__,
+            "parameters": {name: _plain(value) for name, value in self.get_params(deep=False).items()},
+            "encoder": {
+                "kind": encoder.kind,
+                "shape": list(encoder.shape),
+                "pixels": encoder.pixels.to_state() if encoder.pixels is not None else None,
+            },
+            "features": self.n_features_in_,
+            "fitted": described,
+        }
+        calibration = torch.from_numpy(self.calibration_.scores.copy())
+        store.write(folder, manifest, tensors | {"calibration/scores": calibration}, encoder.table)
+
+    @classmethod
+    def from_stored(cls, stored: store.Stored, target: Target | None) -> Self:
+        """Return the detector that a folder holds; `anograd.load` is the way to call it."""
+        manifest = stored.manifest
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in stored.tensors.items():
+            group, _, rest = name.partition("/")
+            groups.setdefault(group, {})[rest] = tensor
+        detector = cls(**manifest["parameters"])
+        encoder = manifest["encoder"]
+        pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
+        detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels)
+        detector.n_features_in_ = manifest["features"]
+        if stored.table is not None and stored.table.names_in is not None:
+            detector.feature_names_in_ = np.array(stored.table.names_in, dtype=object)
+        detector._restore(manifest["fitted"], groups, target)
+        detector.calibration_ = Calibration(groups["calibration"]["scores"].numpy())
+        detector.offset_ = -detector._threshold()
+        return detector
+
+    def _encode(self, X: Any) -> Tensor:
+        return self.encoder_.transform(self, X)
+
+    def _score(self, rows: Tensor) -> Floats:
+        return self._batched(self._score_batch, rows)
+
+    def _batched(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Floats:
+        device = self._device()
+        found = [function(batch.to(device)).double().cpu() for batch in torch.split(rows, SCORED_AT_ONCE)]
+        return np.asarray(torch.cat(found).numpy())
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+            raise ValueError(
+                f"device={self.device!r} is not to be had here; there is {', '.join(here)}: "
+                f"write device='auto' to take the best"
+            ) from error
+        return device
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = self.missing == "impute"
+        return tags
+
+
+def _plain(value: Any) -> Any:
+    """Return a constructor parameter as JSON can hold it, without what only this process can use."""
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Target):
+        return "auto"  # handed in again at loading
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def _draw_seed(random_state: Any) -> int:
+    """Return a seed from an int, a RandomState, a Generator or None; the global generator is not asked."""
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    if random_state is None or isinstance(random_state, int | np.integer):
+        return int(np.random.default_rng(random_state).integers(2**31 - 1))
+    raise ValueError(
+        f"random_state={random_state!r}: give an int for the same result each time, a numpy RandomState or "
+        f"Generator, or None"
+    )

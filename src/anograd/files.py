@@ -1,0 +1,155 @@
+"""A file or a folder of images becomes an array or a frame; a damaged one is refused by name."""
+
+import importlib
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+WANTED = "x.npy, x.npz:key, x.csv, x.parquet, or a folder of images (png, jpg, jpeg, bmp, webp, tif)"
+NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
+# What the readers below raise on a damaged file; a missing file has been dealt with before.
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
+
+
+def read(source: str | Path) -> Any:
+    """Return what a file or folder holds: a numpy array, or a polars frame for CSV and Parquet.
+
+    Parameters
+    ----------
+    source : str or Path
+        ``x.npy``, ``x.npz:key`` (the key may be left out when the archive holds one array), ``x.csv``,
+        ``x.parquet``, or a folder of images of one size, searched through all its subfolders.
+
+    Returns
+    -------
+    ndarray or polars.DataFrame
+        For a folder: uint8 of shape ``(n, C, H, W)`` with C = 1 (grey) or 3 (colour), ordered as in `names`.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file; check the path.
+    ValueError
+        Unknown ending, damaged file, pickled objects, images of unlike size or mode; the message names it.
+    ImportError
+        Tables need ``pip install 'anograd[tables]'``, images ``pip install 'anograd[images]'``.
+    """
+    text, _, key = str(source).partition(".npz:")
+    path = Path(text + ".npz" if key else source)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no file or folder {str(path)!r}; check the path, wanted is {WANTED}"
+        )
+    ending = path.suffix.lower()
+    if path.is_dir():
+        return _read_images(path)
+    if ending in (".npy", ".npz"):
+        return _read_numpy(path, key)
+    if ending in (".csv", ".parquet"):
+        return _read_table(path)
+    raise ValueError(f"{str(path)!r} ends in {ending!r}, which cannot be read; wanted is {WANTED}")
+
+
+def names(source: str | Path) -> list[str] | None:
+    """Return the image paths below a folder, sorted, with "/" on every system; None for a file.
+
+    They are the row ids of what `read` returns. Hidden files and folders (".name") are left out.
+    """
+    root = Path(source)
+    if not root.is_dir():
+        return None
+    inside = (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+    return sorted(p.as_posix() for p in inside if not any(part.startswith(".") for part in p.parts))
+
+
+def _read_numpy(path: Path, key: str) -> NDArray[Any]:
+    try:
+        with path.open("rb") as file:  # opened here, because numpy leaves a damaged archive open
+            if file.read(4) not in NUMPY:
+                raise ValueError("it is no numpy file; write it with np.save or np.savez")
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            if key in loaded.files or (not key and len(loaded.files) == 1):
+                return np.asarray(loaded[key or loaded.files[0]])
+            keys = loaded.files
+    except BROKEN as error:
+        if "pickle" in str(error):
+            raise ValueError(
+                f"{str(path)!r} holds Python objects (a pickle), which could run code when read; save "
+                "plain numbers: np.save(path, array.astype('float32'))"
+            ) from error
+        raise ValueError(
+            f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}"
+        ) from error
+    given = f"has no array {key!r}" if key else "holds several arrays, or none"
+    raise ValueError(f"{str(path)!r} {given}; it holds {keys}, and one of them is wanted: {path.name}:key")
+
+
+def _read_table(path: Path) -> Any:
+    polars = _extra("polars", "tables", path)
+    try:
+        if path.suffix.lower() == ".parquet":
+            return polars.read_parquet(path)
+        return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
+    except (polars.exceptions.PolarsError, *BROKEN) as error:
+        raise ValueError(
+            f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}"
+        ) from error
+
+
+def _read_images(root: Path) -> NDArray[np.uint8]:
+    found = names(root)
+    if not found:
+        raise ValueError(
+            f"the folder {str(root)!r} holds no image; wanted are files in {', '.join(IMAGE_ENDINGS)}"
+        )
+    image = _extra("PIL.Image", "images", root)
+    stack: NDArray[np.uint8] | None = None
+    for i, name in enumerate(found):
+        try:
+            with image.open(root / name) as opened:
+                mode = opened.mode
+                pixels = np.asarray(opened.convert("L" if mode in ("1", "L", "LA", "La") else "RGB"))
+        except (image.DecompressionBombError, *BROKEN) as error:
+            raise ValueError(
+                f"the image {str(root / name)!r} could not be read, it is damaged or cut short: "
+                f"{_line(error)}"
+            ) from error
+        if mode[0] in "IF":  # a conversion to 8 bits would clip them without a word
+            raise ValueError(
+                f"the image {str(root / name)!r} has more than 8 bits a pixel (mode {mode}); folders are "
+                "read with 8 bits: build the array yourself and give X.npy"
+            )
+        chw = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        if stack is None:
+            stack = np.empty((len(found), *chw.shape), dtype=np.uint8)
+        if chw.shape != stack.shape[1:]:
+            raise ValueError(
+                f"the image {name!r} is of shape (C, H, W) = {chw.shape}, but {found[0]!r} of "
+                f"{stack.shape[1:]}; one size and one mode (grey or colour) are wanted: resize or "
+                "convert them first"
+            )
+        stack[i] = chw
+    assert stack is not None
+    return stack
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _extra(module: str, extra: str, path: Path) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = "pillow" if extra == "images" else module
+        raise ImportError(f"reading {str(path)!r} needs {package}: pip install 'anograd[{extra}]'") from error

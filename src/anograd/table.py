@@ -1,0 +1,361 @@
+"""A table of numbers, categories and booleans becomes float32 numbers; its columns are remembered by name."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils import check_array
+
+from anograd.data import check_finite, frame_library, to_array
+
+Texts = dict[int, list[str | None]]  # column number -> its categories, None where one is missing
+
+MOST_LEVELS = 100
+OTHER, UNSEEN = "(other)", "(unseen or missing)"
+# Beginnings of the type names of polars and Arrow, and of what pandas' infer_dtype says.
+NUMBERS = (
+    *("integer", "int8", "int16", "int32", "int64", "int128", "uint", "float", "double", "halffloat"),
+    *("decimal", "mixed-integer-float", "null", "empty"),
+)
+CATEGORIES = ("str", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
+TIMES = ("date", "time", "duration", "period", "month")
+
+
+class Table:
+    """Encoder of mixed tables: `transform` returns float32 numbers, 0..1 for values in the range of the fit.
+
+    Numbers are scaled from minimum..maximum of the normal rows to 0..1, and nothing is clipped: a value
+    outside the range stays outside. A constant column becomes its difference from the constant. Categories
+    and booleans become one column a level; the 100 most frequent levels have their own, the rest share
+    "other", and one more is for what is missing or was not seen among the normal rows.
+
+    Parameters
+    ----------
+    missing : {"refuse", "impute"}
+        What to do with NaN and empty cells: an error that names the cell, or the median of the normal rows
+        for numbers and the level "unseen or missing" for categories. Infinity is always refused.
+
+    Attributes
+    ----------
+    n_in : int
+        Number of columns of X.
+    names_in : list of str or None
+        Their names; None for an array.
+    names_out : list of str
+        Name of each encoded column.
+    origin : list of int
+        For each encoded column the number of the column of X that it came from.
+
+    Examples
+    --------
+    >>> Table().fit([[0.0, 5.0], [10.0, 5.0]]).transform([[5.0, 6.0]])
+    array([[0.5, 1. ]], dtype=float32)
+    """
+
+    n_in: int
+    names_in: list[str] | None
+    names_out: list[str]
+    origin: list[int]
+
+    def __init__(self, missing: Literal["refuse", "impute"] = "refuse") -> None:
+        if missing not in ("refuse", "impute"):
+            raise ValueError(f"missing={missing!r} was given; 'refuse' or 'impute' is wanted")
+        self.missing = missing
+
+    def fit(self, X: Any, normal: NDArray[np.bool_] | None = None) -> "Table":
+        """Learn ranges, medians and levels from the normal rows, and return self.
+
+        Parameters
+        ----------
+        X : array (n, p) of numbers, or a pandas, polars or pyarrow frame
+            Columns may be mixed in a frame.
+        normal : ndarray (n,) of bool, optional
+            The rows to learn from; all of them by default.
+
+        Raises
+        ------
+        ValueError
+            NaN or infinity, no row, a date or text-like column, doubled column names; the message names the
+            column and the line to change.
+        """
+        names, matrix, texts = _parse(X)
+        self.names_in, self.n_in = names, matrix.shape[1]
+        self._check_cells(matrix)
+        keep = np.ones(len(matrix), dtype=bool) if normal is None else normal
+        if not keep.any():
+            raise ValueError(f"no row of {len(matrix)} is marked normal; at least one is wanted to fit on")
+        self._numbers = [j for j in range(self.n_in) if j not in texts]
+        self._fit_numbers(matrix[keep][:, self._numbers])
+        levels = {j: _levels(self._label(j), texts[j], keep) for j in texts}
+        self._fit_categories(levels)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the encoded rows, (n, number of `names_out`), in the order of `names_out`.
+
+        Parameters
+        ----------
+        X : array (n, p) or frame
+            The columns of the fit, in that order; names are compared where both sides have them.
+
+        Raises
+        ------
+        ValueError
+            Columns missing, unexpected, in another order or of another kind; NaN, infinity, or no row.
+        """
+        if not hasattr(self, "names_out"):
+            raise NotFittedError("this Table has not been fitted; call fit(X) first")
+        names, matrix, texts = _parse(X)
+        self._check_columns(names, matrix.shape[1])
+        self._check_kinds(matrix, texts)
+        self._check_cells(matrix)
+        origin = np.array(self.origin)
+        encoded = np.empty((len(matrix), len(origin)), dtype=np.float32)
+        if self._numbers:
+            encoded[:, np.isin(origin, self._numbers)] = self._scale(matrix[:, self._numbers])
+        if self._encoder is not None:
+            keys = np.empty((len(matrix), len(self._keys)), dtype=object)
+            for i, (j, keyed) in enumerate(self._keys.items()):
+                keys[:, i] = [UNSEEN if text is None else keyed.get(text, UNSEEN) for text in texts[j]]
+            encoded[:, ~np.isin(origin, self._numbers)] = self._encoder.transform(keys)
+        return encoded
+
+    def state(self) -> dict[str, Any]:
+        """Return what is known of the columns, fit for JSON: names, kinds, treatment of missing cells."""
+        kinds = ["number" if j in self._numbers else "category" for j in range(self.n_in)]
+        return {
+            "missing": self.missing,
+            "n_in": self.n_in,
+            "names_in": self.names_in,
+            "kinds": kinds,
+            "names_out": self.names_out,
+            "origin": self.origin,
+        }
+
+    def to_skops(self, path: str | Path) -> None:
+        """Write the fitted table to one skops file, which holds no pickle."""
+        import skops.io
+
+        keys = {str(j): keyed for j, keyed in self._keys.items()}
+        arrays = {"low": self._low, "half": self._half, "median": self._median}
+        skops.io.dump({"state": self.state(), **arrays, "keys": keys, "encoder": self._encoder}, str(path))
+
+    @classmethod
+    def from_skops(cls, path: str | Path) -> "Table":
+        """Return the table that `to_skops` wrote.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged, or holds a type other than arrays, plain values and scikit-learn's own.
+        """
+        import skops.io
+
+        try:
+            foreign = skops.io.get_untrusted_types(file=path)
+            parts = None if foreign else skops.io.load(path, trusted=[])
+        except Exception as error:  # skops lets through whatever its zip, JSON and numpy readers raise
+            raise ValueError(f"{str(path)!r} is no table of anograd, or is damaged: {error}") from error
+        if foreign:
+            raise ValueError(
+                f"{str(path)!r} holds types that a table has no use for: {', '.join(foreign)}; it was not "
+                "loaded. Fit and save the detector again if you do not know where the file comes from"
+            )
+        wanted = {"state", "low", "half", "median", "keys", "encoder"}
+        if not isinstance(parts, dict) or set(parts) != wanted:
+            raise ValueError(
+                f"{str(path)!r} is no table of anograd; wanted is a file written by Table.to_skops"
+            )
+        if not isinstance(parts["encoder"], OneHotEncoder | None):
+            raise ValueError(f"{str(path)!r} holds a {type(parts['encoder']).__name__} for a OneHotEncoder")
+        state = parts["state"]
+        table = cls(state["missing"])
+        table.n_in, table.names_in = state["n_in"], state["names_in"]
+        table.names_out, table.origin = state["names_out"], state["origin"]
+        table._numbers = [j for j, kind in enumerate(state["kinds"]) if kind == "number"]
+        table._low, table._half, table._median = parts["low"], parts["half"], parts["median"]
+        table._keys = {int(j): keyed for j, keyed in parts["keys"].items()}
+        table._encoder = parts["encoder"]
+        return table
+
+    def _fit_numbers(self, rows: NDArray[np.float64]) -> None:
+        empty = np.isnan(rows).all(axis=0)
+        filled = np.where(empty, 0.0, rows)
+        # By hand, because MinMaxScaler takes any range below 2e-15 for a constant and loses digits far from
+        # zero. Halves, because the difference of two large numbers can overflow.
+        low, high = np.nanmin(filled, axis=0), np.nanmax(filled, axis=0)
+        half = high / 2 - low / 2
+        self._low, self._half = low, np.where(half > 0, half, 0.5)
+        self._median = np.nanmedian(filled, axis=0)
+
+    def _scale(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+        scaled = np.where(np.isnan(numbers), self._median, numbers)
+        largest = np.finfo(np.float32).max
+        with np.errstate(over="ignore"):
+            scaled = (scaled / 2 - self._low / 2) / self._half
+        # What float32 cannot hold becomes its largest number.
+        narrow: NDArray[np.float32] = np.clip(scaled, -largest, largest).astype(np.float32)
+        return narrow
+
+    def _fit_categories(self, levels: dict[int, tuple[list[str], list[str]]]) -> None:
+        self.names_out, self.origin, self._keys, categories = [], [], {}, []
+        for j in range(self.n_in):
+            label = self._label(j)
+            if j not in levels:
+                self.names_out.append(label)
+                self.origin.append(j)
+                continue
+            own, rest = levels[j]
+            special = [OTHER, UNSEEN] if rest else [UNSEEN]
+            self._keys[j] = {level: "=" + level for level in own} | dict.fromkeys(rest, OTHER)
+            categories.append(["=" + level for level in own] + special)
+            self.names_out += [f"{label}={level}" for level in own] + [label + " " + name for name in special]
+            self.origin += [j] * len(categories[-1])
+        self._encoder = None
+        if categories:
+            examples = np.array([[level[0] for level in categories]], dtype=object)
+            self._encoder = OneHotEncoder(categories=categories, sparse_output=False, dtype=np.float32)
+            self._encoder.fit(examples)  # the levels are given, so one row is enough
+
+    def _label(self, j: int) -> str:
+        return self.names_in[j] if self.names_in is not None else str(j)
+
+    def _check_cells(self, matrix: NDArray[np.float64]) -> None:
+        impute = self.missing == "impute"
+        check_finite(np.where(np.isnan(matrix), 0.0, matrix) if impute else matrix, self.names_in)
+
+    def _check_columns(self, names: list[str] | None, count: int) -> None:
+        if names is not None and self.names_in is not None and names != self.names_in:
+            # The first lines are scikit-learn's words, which its contract asks for.
+            text = "The feature names should match those that were passed during fit.\n"
+            unseen, gone = sorted(set(names) - set(self.names_in)), sorted(set(self.names_in) - set(names))
+            text += _listed("Feature names unseen at fit time:\n", unseen)
+            text += _listed("Feature names seen at fit time, yet now missing:\n", gone)
+            if not unseen and not gone:
+                text += "Feature names must be in the same order as they were in fit.\n"
+            shown = ", ".join(map(repr, self.names_in[:20])) + (", ..." if self.n_in > 20 else "")
+            raise ValueError(text + f"Give the columns of the fit: X = X[[{shown}]]")
+        if count != self.n_in:
+            raise ValueError(
+                f"X has {count} features, but Table is expecting {self.n_in} features as input; give the "
+                "columns that the detector was fitted on"
+            )
+
+    def _check_kinds(self, matrix: NDArray[np.float64], texts: Texts) -> None:
+        """Refuse numbers for categories and the reverse; a column without any value is of either kind."""
+        for j in range(self.n_in):
+            label, number = self._label(j), j in self._numbers
+            if number == (j not in texts):
+                continue
+            if np.isnan(matrix[:, j]).all():
+                if number:
+                    del texts[j]
+                else:
+                    texts[j] = [None] * len(matrix)
+                continue
+            was, now, to = ("numbers", "categories", "float") if number else ("categories", "numbers", "str")
+            raise ValueError(
+                f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
+                f"X[{label!r}] = X[{label!r}].astype({to})"
+            )
+
+
+def _parse(X: Any) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
+    """Return the column names, numbers (n, p) with NaN for a missing cell of any kind, and categories."""
+    library = frame_library(X)
+    if library is not None:
+        return _parse_frame(X, library)
+    array = to_array(X)
+    try:
+        checked = check_array(array, dtype="numeric", ensure_all_finite=False)
+    except ValueError as error:
+        if np.asarray(array).dtype.kind in "OUST" and "string" in str(error):
+            raise ValueError(
+                "X is an array that holds text; arrays are of numbers, and a table with categories is given "
+                "as a frame: X = pandas.DataFrame(X)"
+            ) from error
+        raise
+    return None, np.asarray(checked, dtype=np.float64), {}
+
+
+def _parse_frame(X: Any, library: str) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
+    given = list(X.column_names if library == "pyarrow" else X.columns)
+    if 0 in X.shape:
+        axis = "sample" if X.shape[0] == 0 else "feature"
+        raise ValueError(f"Found array with 0 {axis}(s) (shape={X.shape}) while a minimum of 1 is required.")
+    labels = [str(name) for name in given]
+    doubled = [name for name, count in Counter(labels).items() if count > 1]
+    if doubled:
+        raise ValueError(
+            f"X has more than one column named {doubled[0]!r}; names are wanted once: rename one of them"
+        )
+    matrix = np.zeros(X.shape, dtype=np.float64)
+    texts: Texts = {}
+    for j, label in enumerate(labels):
+        column = X.iloc[:, j] if library == "pandas" else X[label]
+        kind = _kind(column, library)
+        if kind.startswith(NUMBERS):
+            matrix[:, j] = _numbers(column, library)
+        elif kind.startswith(CATEGORIES):
+            texts[j] = _texts(column, library)
+            matrix[:, j] = [np.nan if text is None else 0.0 for text in texts[j]]
+        else:
+            raise ValueError(_unusable(label, kind))
+    # Numbered columns, as in a frame made from an array, are no names: scikit-learn reads them so, too.
+    return (labels if all(isinstance(name, str) for name in given) else None), matrix, texts
+
+
+def _kind(column: Any, library: str) -> str:
+    if library == "pandas":
+        from pandas.api.types import infer_dtype
+
+        return str(infer_dtype(column, skipna=True))
+    return str(column.dtype if library == "polars" else column.type).lower()
+
+
+def _numbers(column: Any, library: str) -> Any:
+    if library == "pandas":
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.to_numpy().astype(np.float64)  # an empty cell is NaN in both libraries
+
+
+def _texts(column: Any, library: str) -> list[str | None]:
+    if library == "pandas":
+        return [None if no else str(value) for value, no in zip(column.tolist(), column.isna(), strict=True)]
+    cells = column.to_list() if library == "polars" else column.to_pylist()
+    return [None if value is None else str(value) for value in cells]
+
+
+def _unusable(label: str, kind: str) -> str:
+    if kind.startswith(TIMES):
+        return (
+            f"column {label!r} holds dates or times ({kind}); numbers, categories or booleans are wanted. "
+            f"Convert it, such as to the hour: X[{label!r}] = X[{label!r}].dt.hour, or drop it"
+        )
+    return (
+        f"column {label!r} is of type {kind}; numbers, categories or booleans are wanted. Convert it: "
+        f"X[{label!r}] = X[{label!r}].astype(str), or drop it"
+    )
+
+
+def _levels(label: str, texts: list[str | None], keep: NDArray[np.bool_]) -> tuple[list[str], list[str]]:
+    """Return the levels among the kept rows: those with a column of their own, and those that share one."""
+    counts = Counter(text for text, kept in zip(texts, keep, strict=True) if kept and text is not None)
+    total = counts.total()
+    if total >= 50 and len(counts) > total / 2:
+        raise ValueError(
+            f"column {label!r} looks like text or an identifier: {len(counts)} different values in {total} "
+            f"normal rows. Drop it, X = X.drop(columns=[{label!r}]), or encode it as numbers; numbers stored "
+            f"as text: X[{label!r}] = X[{label!r}].astype(float)"
+        )
+    ranked = sorted(counts, key=lambda level: (-counts[level], level))
+    return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])
+
+
+def _listed(head: str, names: list[str]) -> str:
+    shown = "".join(f"- {name}\n" for name in names[:5]) + ("- ...\n" if len(names) > 5 else "")
+    return head + shown if names else ""

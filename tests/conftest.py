@@ -1,0 +1,43 @@
+"""Where the data sets and reference values are, and small things the tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared"
+
+
+def folder(variable: str, name: str) -> Path:
+    path = Path(os.environ.get(variable, BESIDE / name))
+    if not path.is_dir():
+        pytest.skip(f"{name} is not here: set {variable} to its folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Folder of numbers from the authors' own code."""
+    return folder("ANOGRAD_REFERENCE", "reference")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of real data sets."""
+    return folder("ANOGRAD_DATA", "data")
+
+
+def arrays(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Return the arrays of an archive whose names start with a prefix, without it, as tensors."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {
+            name.removeprefix(prefix): torch.from_numpy(archive[name])
+            for name in archive.files
+            if name.startswith(prefix) and archive[name].dtype.kind in "fiub"
+        }

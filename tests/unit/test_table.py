@@ -1,0 +1,285 @@
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import skops.io
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.exceptions import NotFittedError
+
+from anograd.table import Table
+
+COLUMNS = {
+    "amount": [1.0, 3.0, 2.0],
+    "city": ["Rome", "Oslo", "Rome"],
+    "vip": [True, False, True],
+    "n": [4, 4, 4],
+}
+WIDE = pd.DataFrame(COLUMNS)
+
+
+def frames():
+    yield "pandas", WIDE
+    yield "pandas nullable", WIDE.convert_dtypes()
+    yield "pandas categorical", WIDE.astype({"city": "category"})
+    yield "pandas objects", WIDE.astype(object)
+    yield "pandas arrow", WIDE.convert_dtypes(dtype_backend="pyarrow")
+    yield "polars", pl.DataFrame(COLUMNS)
+    yield "polars categorical", pl.DataFrame(COLUMNS).with_columns(pl.col("city").cast(pl.Categorical))
+    yield "polars decimal", pl.DataFrame(COLUMNS).with_columns(pl.col("amount").cast(pl.Decimal(10, 2)))
+    yield "pyarrow", pa.table(COLUMNS)
+    city = pa.array(COLUMNS["city"]).dictionary_encode()
+    yield "pyarrow dictionary", pa.table(COLUMNS).set_column(1, "city", city)
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"), list(frames()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_frame_is_encoded_alike(name, frame):
+    table = Table().fit(frame)
+    assert table.names_in == list(COLUMNS)
+    assert table.names_out == [
+        *("amount", "city=Oslo", "city=Rome", "city (unseen or missing)"),
+        *("vip=False", "vip=True", "vip (unseen or missing)", "n"),
+    ]
+    assert table.origin == [0, 1, 1, 1, 2, 2, 2, 3]
+    encoded = table.transform(frame)
+    assert encoded.dtype == np.float32
+    expected = [[0, 0, 1, 0, 0, 1, 0, 0], [1, 1, 0, 0, 1, 0, 0, 0], [0.5, 0, 1, 0, 0, 1, 0, 0]]
+    np.testing.assert_array_equal(encoded, expected)
+    np.testing.assert_array_equal(Table().fit(WIDE).transform(frame), expected)
+
+
+@settings(max_examples=50)
+@given(X=arrays(np.float64, (6, 3), elements=st.floats(allow_nan=False, allow_infinity=False)))
+@pytest.mark.filterwarnings("error")
+def test_any_finite_numbers_become_finite_numbers(X):
+    encoded = Table().fit(X[:4]).transform(X)
+    assert np.isfinite(encoded).all()
+    assert encoded[:4].min() >= 0
+    assert encoded[:4].max() <= 1
+
+
+def test_nothing_is_clipped():
+    encoded = Table().fit([[0.0], [10.0]]).transform([[-10.0], [30.0]])
+    assert encoded.ravel().tolist() == [-1.0, 3.0]
+
+
+def test_constant_columns_become_the_difference():
+    encoded = Table().fit([[5.0, 1.0], [5.0, 2.0]]).transform([[5.0, 1.0], [7.5, 1.0]])
+    assert encoded[:, 0].tolist() == [0.0, 2.5]
+
+
+def test_small_ranges_and_far_offsets_keep_their_digits():
+    tiny = np.array([[1e-18], [2e-18], [3e-18]])
+    np.testing.assert_allclose(Table().fit(tiny).transform(tiny).ravel(), [0, 0.5, 1], rtol=1e-6)
+    far = 1e15 + np.array([[0.0], [1.0], [4.0]])
+    np.testing.assert_allclose(Table().fit(far).transform(far).ravel(), [0, 0.25, 1], rtol=1e-6)
+
+
+def test_integers_booleans_and_tensors():
+    assert Table().fit([[0], [4]]).transform([[1]]).tolist() == [[0.25]]
+    assert Table().fit(np.array([[True], [False]])).transform(np.array([[True]])).tolist() == [[1.0]]
+    assert Table().fit(torch.tensor([[0.0], [2.0]])).transform(torch.tensor([[1.0]])).tolist() == [[0.5]]
+
+
+def test_only_normal_rows_are_learned_from():
+    frame = pd.DataFrame({"a": [0.0, 1.0, 100.0], "b": ["x", "y", "z"]})
+    table = Table().fit(frame, np.array([True, True, False]))
+    assert table.names_out == ["a", "b=x", "b=y", "b (unseen or missing)"]
+    assert table.transform(frame)[2].tolist() == [100.0, 0.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match="no row of 3 is marked normal"):
+        Table().fit(frame, np.zeros(3, dtype=bool))
+
+
+def test_rare_levels_share_one_and_unseen_levels_have_another():
+    often = [f"level {i:03}" for i in range(100)] * 3
+    frame = pl.DataFrame({"c": [*often, "rare 1", "rare 2"]})
+    table = Table().fit(frame)
+    assert len(table.names_out) == 102
+    assert table.names_out[-2:] == ["c (other)", "c (unseen or missing)"]
+    new = table.transform(pl.DataFrame({"c": ["level 000", "rare 2", "new"]}))
+    assert new.argmax(axis=1).tolist() == [0, 100, 101]
+    assert new.sum(axis=1).tolist() == [1, 1, 1]
+
+
+def test_levels_may_be_called_as_ours():
+    frame = pd.DataFrame({"c": ["(other)", "(unseen or missing)", "?"]})
+    table = Table().fit(frame)
+    assert table.transform(frame).argmax(axis=1).tolist() == [0, 1, 2]
+    assert table.transform(pd.DataFrame({"c": ["new"]})).argmax(axis=1).tolist() == [3]
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_missing_cells(library):
+    frame = library({"a": [1.0, None, 3.0, 11.0], "b": ["x", "y", None, "x"]})
+    with pytest.raises(ValueError, match=r"NaN at row 1, column 0 \('a'\).*2 such cells.*missing='impute'"):
+        Table().fit(frame)
+    encoded = Table(missing="impute").fit(frame).transform(frame)
+    np.testing.assert_allclose(
+        encoded, [[0, 1, 0, 0], [0.2, 0, 1, 0], [0.2, 0, 0, 1], [1, 1, 0, 0]], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"NaN at row 0, column 1 \('b'\)"):
+        Table().fit(library({"a": [1.0], "b": ["x"]})).transform(library({"a": [1.0], "b": [None]}))
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_columns_without_any_value(library):
+    table = Table(missing="impute").fit(library({"a": [1.0, 3.0], "b": ["x", "y"]}))
+    empty = table.transform(library({"a": [None, None], "b": [None, None]}))
+    assert empty.tolist() == [[0.5, 0, 0, 1]] * 2
+    floats = table.transform(library({"a": [1.0, 1.0], "b": [np.nan, np.nan]}))
+    assert floats.tolist() == [[0.0, 0, 0, 1]] * 2
+    never = Table(missing="impute").fit(library({"a": [np.nan, np.nan]}))
+    assert never.transform(library({"a": [np.nan, 2.0]})).tolist() == [[0.0], [2.0]]
+
+
+@pytest.mark.parametrize("missing", ["refuse", "impute"])
+def test_infinity_is_always_refused(missing):
+    with pytest.raises(ValueError, match="infinity at row 1, column 0"):
+        Table(missing=missing).fit([[0.0], [np.inf]])
+    with pytest.raises(ValueError, match="infinity at row 0, column 0"):
+        Table(missing=missing).fit([[0.0], [1.0]]).transform([[-np.inf]])
+
+
+def test_text_like_columns_are_refused():
+    frame = pd.DataFrame({"id": [f"row {i}" for i in range(60)], "a": range(60)})
+    with pytest.raises(ValueError, match=r"'id' looks like text .* 60 different .*drop\(columns=\['id'\]\)"):
+        Table().fit(frame)
+    Table().fit(frame.head(49))
+    Table().fit(frame.assign(id=[f"row {i // 2}" for i in range(60)]))
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_dates_are_refused(library):
+    moments = np.array(["2024-01-01", "2024-01-02"], dtype="datetime64[us]")
+    with pytest.raises(ValueError, match=r"'when' holds dates or times .*X\['when'\] = X\['when'\].dt.hour"):
+        Table().fit(library({"when": moments}))
+    with pytest.raises(ValueError, match="'long' holds dates or times"):
+        Table().fit(library({"long": moments - moments[0]}))
+
+
+def test_other_types_are_refused():
+    with pytest.raises(ValueError, match=r"'c' is of type mixed; .*astype\(str\)"):
+        Table().fit(pd.DataFrame({"c": [[1], [2]]}))
+    with pytest.raises(ValueError, match="'c' is of type list"):
+        Table().fit(pl.DataFrame({"c": [[1], [2]]}))
+    with pytest.raises(ValueError, match="'c' is of type interval"):
+        Table().fit(pd.DataFrame({"c": pd.interval_range(0, 2)}))
+    with pytest.raises(ValueError, match="more than one column named 'a'"):
+        Table().fit(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["b", "a"], "Feature names must be in the same order as they were in fit.\n"),
+        (
+            ["a", "z"],
+            "Feature names unseen at fit time:\n- z\nFeature names seen at fit time, yet now missing:\n- b\n",
+        ),
+        (["a"], "Feature names seen at fit time, yet now missing:\n- b\n"),
+        (["a", "b", "c"], "Feature names unseen at fit time:\n- c\n"),
+    ],
+)
+def test_names_and_order_are_checked(columns, message):
+    table = Table().fit(pd.DataFrame({"a": [0.0, 1.0], "b": [0.0, 1.0]}))
+    with pytest.raises(ValueError, match="feature names") as caught:
+        table.transform(pd.DataFrame({name: [0.0] for name in columns}))
+    first = "The feature names should match those that were passed during fit.\n"
+    assert str(caught.value).startswith(first + message)
+    assert str(caught.value).endswith("X = X[['a', 'b']]")
+
+
+def test_arrays_after_frames_and_frames_after_arrays():
+    frame = pd.DataFrame({"a": [0.0, 2.0], "b": [0.0, 4.0]})
+    assert Table().fit(frame).transform([[1.0, 1.0]]).tolist() == [[0.5, 0.25]]
+    assert Table().fit(frame.to_numpy()).transform(frame).tolist() == [[0, 0], [1, 1]]
+    unnamed = Table().fit(pd.DataFrame([[0.0, 0.0], [2.0, 4.0]]))
+    assert unnamed.names_in is None
+    assert unnamed.names_out == ["0", "1"]
+    with pytest.raises(ValueError, match="X has 3 features, but Table is expecting 2 features as input"):
+        Table().fit(frame).transform(np.zeros((1, 3)))
+
+
+def test_kinds_are_checked():
+    table = Table().fit(pd.DataFrame({"a": [0.0, 1.0], "b": ["x", "y"]}))
+    with pytest.raises(
+        ValueError, match=r"'a' held numbers in fit, but holds categories now; .*astype\(float\)"
+    ):
+        table.transform(pd.DataFrame({"a": ["0"], "b": ["x"]}))
+    with pytest.raises(
+        ValueError, match=r"'b' held categories in fit, but holds numbers now; .*astype\(str\)"
+    ):
+        table.transform(np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((0, 2)), "0 sample"),
+        (np.zeros((2, 0)), "0 feature"),
+        (pd.DataFrame({"a": []}), "0 sample"),
+        (pl.DataFrame({"a": []}), "0 sample"),
+        (pa.table({"a": []}), "0 sample"),
+        (np.zeros(3), "Reshape your data"),
+        (np.array([["a", "b"]]), r"holds text; .*pandas.DataFrame\(X\)"),
+        (np.array([["a", 1.0]], dtype=object), r"holds text; .*pandas.DataFrame\(X\)"),
+        (np.zeros((1, 2), dtype=complex), "Complex data not supported"),
+    ],
+)
+def test_unusable_tables(X, message):
+    with pytest.raises(ValueError, match=message):
+        Table().fit(X)
+
+
+def test_no_row_to_transform_and_no_fit():
+    with pytest.raises(ValueError, match="0 sample"):
+        Table().fit([[1.0]]).transform(np.zeros((0, 1)))
+    with pytest.raises(NotFittedError, match=r"call fit\(X\) first"):
+        Table().transform([[1.0]])
+    with pytest.raises(ValueError, match="'drop' was given; 'refuse' or 'impute'"):
+        Table(missing="drop")
+
+
+def test_a_row_has_one_encoding_in_any_batch():
+    table = Table().fit(WIDE)
+    whole = table.transform(WIDE)
+    for i in range(len(WIDE)):
+        np.testing.assert_array_equal(table.transform(WIDE.iloc[[i]])[0], whole[i])
+
+
+@pytest.mark.parametrize(
+    "frame", [WIDE, WIDE[["amount", "n"]], WIDE[["city"]]], ids=["mixed", "numbers", "categories"]
+)
+def test_stored_tables_encode_alike(tmp_path, frame):
+    table = Table(missing="impute").fit(frame)
+    table.to_skops(tmp_path / "table.skops")
+    again = Table.from_skops(tmp_path / "table.skops")
+    np.testing.assert_array_equal(again.transform(frame), table.transform(frame))
+    assert again.state() == json.loads(json.dumps(table.state())) == table.state()
+    with pytest.raises(ValueError, match="feature names"):
+        again.transform(frame.rename(columns=str.upper))
+
+
+def test_foreign_types_and_damage_are_refused(tmp_path):
+    path = tmp_path / "table.skops"
+    skops.io.dump({"state": pytest.importorskip("fractions").Fraction(1, 2)}, path)
+    with pytest.raises(ValueError, match=r"no use for: fractions.Fraction; it was not loaded"):
+        Table.from_skops(path)
+    skops.io.dump([1, 2], path)
+    with pytest.raises(ValueError, match="is no table of anograd"):
+        Table.from_skops(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="or is damaged"):
+        Table.from_skops(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("schema.json", "{}")
+    with pytest.raises(ValueError, match="or is damaged"):
+        Table.from_skops(path)
