@@ -2,7 +2,8 @@
 
 Protocol: one model an inlier class, trained on that class's training images (clean regime, no labels),
 tested on all test images, the other nine classes being the anomalies. Settings:
-``GradCon.as_published()`` with fewer epochs. Run ``python benchmarks/gradcon_images.py``; finished runs are not repeated.
+``GradCon.as_published()`` with fewer epochs. Run ``python benchmarks/gradcon_images.py``; finished
+runs are not repeated.
 """
 
 from __future__ import annotations

@@ -16,11 +16,13 @@ PROBABILITY_FLOOR = 1e-7  # keeps log finite; the clip that Keras, and so R2-AD2
 
 def mse(output: Tensor, x: Tensor) -> Tensor:
     """Return the mean squared error of each row, (n,), high = badly reconstructed."""
-    return (output - x).square().flatten(1).mean(1)
+    _check_shapes(output, x)
+    return F.mse_loss(output, x, reduction="none").flatten(1).mean(1)
 
 
 def bce(output: Tensor, x: Tensor) -> Tensor:
     """Return the mean binary cross entropy of each row, (n,), for outputs that are probabilities."""
+    _check_shapes(output, x)
     p = output.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     return -(x * p.log() + (1 - x) * (1 - p).log()).flatten(1).mean(1)
 
@@ -87,6 +89,15 @@ def resolve(loss: str | Loss) -> Loss:
             f"or a callable (output, input) -> (n,)"
         )
     return LOSSES[loss]
+
+
+def _check_shapes(output: Tensor, x: Tensor) -> None:
+    if output.shape != x.shape:
+        raise ValueError(
+            f"the network turns an input of shape {tuple(x.shape)} into {tuple(output.shape)}, but a "
+            f"reconstruction loss compares the two: for another kind of network hand over loss=, "
+            f"a callable (output, input) -> (n,)"
+        )
 
 
 def check_rows(loss: Tensor, n: int) -> Tensor:

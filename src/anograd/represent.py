@@ -7,18 +7,25 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from anograd.gradients import PerSample
+
 COSINE_FLOOR = 1e-8
 
 
-def cosine(inner: Tensor, norm: Tensor, reference: Mapping[str, Tensor]) -> Tensor:
+def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:
     """Return the cosine between each row's gradient and the reference, (n, l), high = aligned, in -1..1.
 
     Parameters
     ----------
-    inner, norm : torch.Tensor, (n, l)
+    found : PerSample
         From ``per_sample(target, x, ("norm", "inner"), reference=reference)``.
     reference : mapping of str to torch.Tensor
-        In the order of the columns. A zero gradient or a zero reference has cosine 0.
+        The same reference. A zero gradient or a zero reference has cosine 0.
+
+    Returns
+    -------
+    torch.Tensor, (n, l)
+        One column a parameter, in the order of ``found.layers``.
 
     References
     ----------
@@ -26,8 +33,15 @@ def cosine(inner: Tensor, norm: Tensor, reference: Mapping[str, Tensor]) -> Tens
 
     Examples
     --------
-    >>> cosine(torch.tensor([[3.0]]), torch.tensor([[5.0]]), {"w": torch.tensor([1.0, 0.0])})
-    tensor([[0.6000]])
+    >>> from torch import nn
+    >>> from anograd import Target, per_sample
+    >>> net, x = nn.Linear(2, 2, bias=False), torch.eye(2)
+    >>> reference = {"weight": per_sample(Target.adopt(net), x[:1], ("full",)).full.reshape(2, 2)}
+    >>> found = per_sample(Target.adopt(net), x, ("norm", "inner"), reference=reference)
+    >>> cosine(found, reference)[0]
+    tensor([1.0000]...)
     """
-    lengths = torch.stack([r.norm() for r in reference.values()]).to(norm)
-    return inner / (norm * lengths).clamp_min(COSINE_FLOOR)
+    if found.norm is None or found.inner is None:
+        raise ValueError("a cosine is made of 'norm' and 'inner': per_sample(..., want=('norm', 'inner'))")
+    lengths = torch.stack([reference[name].norm() for name in found.layers]).to(found.norm)
+    return found.inner / (found.norm * lengths).clamp_min(COSINE_FLOOR)

@@ -31,7 +31,7 @@ def test_loss_cosine_and_score_of_200_images(reference: Path) -> None:
     mean_gradient = arrays(path, "ref_grad/")
     target = Target.adopt(net, loss="mse", layers="up.*.weight")
     found = per_sample(target, x, ("loss", "norm", "inner"), reference=mean_gradient)
-    cosines = cosine(found.inner, found.norm, mean_gradient)
+    cosines = cosine(found, mean_gradient)
     torch.testing.assert_close(found.loss.double(), expected["recon_loss"], **CLOSE)
     torch.testing.assert_close(cosines.mean(1).double(), expected["mean_cosine"], **CLOSE)
     score = gradcon_score(found.loss, cosines, beta=0.12)

@@ -117,8 +117,9 @@ def transposed_convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]
     kernel, stride, dilation = each(1, 4), each(1, 3), each(1, 2)
     padding = tuple(draw(st.integers(0, d * (k - 1) // 2)) for k, d in zip(kernel, dilation, strict=True))
     output_padding = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
-    layer = TRANSPOSED[axes](groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 2)), kernel, stride,
-                             padding, output_padding, groups, draw(st.booleans()), dilation)  # fmt: skip
+    before, after = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 2))
+    bias = draw(st.booleans())
+    layer = TRANSPOSED[axes](before, after, kernel, stride, padding, output_padding, groups, bias, dilation)
     return layer, (layer.in_channels, *each(1, 4))
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -205,7 +206,7 @@ class GradCon(Detector):
         The forward-only twin: what the gradient adds is the difference between `anomaly_score` and this.
         """
         check_is_fitted(self)
-        return self._batched(lambda rows: self._measure(rows, ("loss",)).loss, self._encode(X))
+        return self._batched(lambda rows: self._measure(rows, ("loss",))[0], self._encode(X))
 
     def alignment(self, X: Any) -> Floats:
         """Return the cosine of each row's gradient with the mean training gradient, (n, l), LOW = anomalous.
@@ -213,17 +214,18 @@ class GradCon(Detector):
         One column a parameter, in the order of ``target_.layers``; values in -1..1.
         """
         check_is_fitted(self)
-        return self._batched(lambda rows: self._cosine(self._measure(rows)), self._encode(X))
+        return self._batched(lambda rows: self._measure(rows)[1], self._encode(X))
 
-    def _measure(self, rows: Tensor, want: Sequence[str] = ("loss", "norm", "inner")) -> Any:
-        return per_sample(self.target_, rows, want, reference=self.reference_)
-
-    def _cosine(self, found: Any) -> Tensor:
-        return cosine(found.inner, found.norm, self.reference_)
+    def _measure(
+        self, rows: Tensor, want: Sequence[str] = ("loss", "norm", "inner")
+    ) -> tuple[Tensor, Tensor]:
+        """Return the reconstruction errors (n,) and, where norm and inner are wanted, the cosines (n, l)."""
+        found = per_sample(self.target_, rows, want, reference=self.reference_)
+        assert found.loss is not None
+        return found.loss, cosine(found, self.reference_) if "inner" in want else rows.new_zeros(0)
 
     def _score_batch(self, rows: Tensor) -> Tensor:
-        found = self._measure(rows)
-        return gradcon_score(found.loss, self._cosine(found), self.beta)
+        return gradcon_score(*self._measure(rows), self.beta)
 
     def _raw_rows(self) -> bool:
         return isinstance(self.target, Target)
@@ -237,12 +239,12 @@ class GradCon(Detector):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r}: write one of {', '.join(map(repr, allowed))}"
+                    f"{name}={getattr(self, name)!r} was given: write one of {', '.join(allowed)}"
                 )
         if not isinstance(self.target, Target) and self.target not in KINDS:
             raise ValueError(
-                f"target={self.target!r}: write one of {', '.join(map(repr, KINDS))}, or hand over a network: "
-                f"target=Target.adopt(net, layers='decoder.*.weight')"
+                f"target={self.target!r}: write one of {', '.join(map(repr, KINDS))}, or hand over a "
+                f"network: target=Target.adopt(net, layers='decoder.*.weight')"
             )
         for name in ("epochs", "batch_size"):
             if int(getattr(self, name)) < 1:
@@ -267,6 +269,8 @@ class GradCon(Detector):
                 target, train_rows, validation, plan, penalty=penalty, seed=seed, observe=observe,
                 checkpoint=self.checkpoint, fingerprint=self._fingerprint(plan, train_rows, seed),
             )  # fmt: skip
+        if self.checkpoint is not None:
+            Path(self.checkpoint).unlink(missing_ok=True)
         self.target_, self.reference_ = target, trained.reference
         self.history_, self.kept_epoch_ = trained.history, trained.kept_epoch
 
@@ -298,7 +302,8 @@ class GradCon(Detector):
             self.target_ = build(self.network_, seed=0)[0]
         self.target_.module.load_state_dict(tensors["weights"])
         self.target_.module.to(self._device()).eval()
-        self.reference_ = tensors["reference"]
+        device = self._device()
+        self.reference_ = {name: tensors["reference"][name].to(device) for name in self.target_.layers}
 
     def _describe(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """Return the network as plain data, from which `build` makes it."""

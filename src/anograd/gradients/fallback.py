@@ -46,5 +46,7 @@ def row_gradients(target: Target, x: Tensor, names: Sequence[str]) -> dict[str, 
     for row in torch.split(x, 1):
         tape = record(target, row, (), names)
         stand_ins = [tape.stand_ins[name] for name in names]
-        rows.append(torch.autograd.grad(tape.loss.sum(), stand_ins, materialize_grads=True))
+        rows.append(
+            torch.autograd.grad(tape.loss, stand_ins, torch.ones_like(tape.loss), materialize_grads=True)
+        )
     return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

@@ -34,6 +34,9 @@ class LinearColumns:
     def width(self) -> int:
         return self.a.shape[2]
 
+    def dense_floats_a_row(self) -> int:
+        return 0
+
     def rows(self, block: slice) -> LinearColumns:
         return LinearColumns(self.a[block])
 
@@ -52,6 +55,9 @@ class ConvolutionColumns:
 
     def width(self) -> int:
         return self.a.shape[1] // self.groups * math.prod(self.kernel)
+
+    def dense_floats_a_row(self) -> int:
+        return self.groups * self.width() * math.prod(self.positions)
 
     def dense(self) -> Tensor:
         axes = len(self.kernel)

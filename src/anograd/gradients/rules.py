@@ -58,6 +58,9 @@ class Columns(Protocol):
     def width(self) -> int:
         """Return c."""
 
+    def dense_floats_a_row(self) -> int:
+        """Return the floats that `dense` holds for a row; 0 where it is a view."""
+
     def rows(self, block: slice) -> Columns:
         """Return the columns of a block of the rows."""
 
@@ -80,8 +83,8 @@ class Outer:
 
     def floats_a_row(self) -> int:
         _, k, r, t = self.left.shape
-        c = self.right.width()
-        return k * (c * t + (r * c if self.prefers_full() else 2 * t * t))
+        square = r * self.right.width() if self.prefers_full() else 2 * t * t
+        return self.right.dense_floats_a_row() + k * (square + 2 * r * t)
 
     def square(self) -> Tensor:
         if self.prefers_full():

@@ -65,7 +65,8 @@ def _draw(
     sketch: Sketch, name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None]:
     # Always drawn in float64 on the CPU, so that every device and dtype sees the same numbers.
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) ^ (sketch.seed << 32) & (2**63 - 1))
+    # The CPU generator takes 32 bits of seed.
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{sketch.seed}/{name}".encode()))
 
     def gaussian(kept: int, full: int) -> Tensor | None:
         if kept == full:

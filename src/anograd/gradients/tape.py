@@ -48,7 +48,9 @@ class Tape:
         """Return d, the gradient of each row's loss at the output of each call; uses the graph up."""
         if not self.calls:
             return []
-        found = torch.autograd.grad(self.loss.sum(), [call.output for call in self.calls], allow_unused=True)
+        found = torch.autograd.grad(
+            self.loss, [call.output for call in self.calls], torch.ones_like(self.loss), allow_unused=True
+        )
         return [
             self.loss.new_zeros(call.shape, dtype=call.dtype) if d is None else d
             for call, d in zip(self.calls, found, strict=True)

@@ -1,0 +1,121 @@
+"""Fitting and scoring change nothing outside the detector: generators, gradients, hooks, flags."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anograd import GradCon, Target, per_sample
+
+
+def generators() -> tuple[Any, ...]:
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the legacy generator is the one in question
+    return random.getstate(), (name, keys.tobytes(), *rest), bytes(torch.get_rng_state().numpy())
+
+
+def state(module: nn.Module) -> list[Any]:
+    """Everything a user could see on a module: parameters, flags, gradients, modes, hooks, buffers."""
+    seen: list[Any] = []
+    for name, part in module.named_modules():
+        hooks = {
+            key: list(value) for key, value in vars(part).items() if "hooks" in key and hasattr(value, "keys")
+        }
+        seen.append((name, part.training, hooks, sorted(vars(part)), sorted(part._parameters)))
+    for name, p in module.named_parameters():
+        gradient = None if p.grad is None else p.grad.clone().numpy().tobytes()
+        seen.append((name, id(p), p.requires_grad, gradient, p.detach().numpy().tobytes(), sorted(vars(p))))
+    for name, buffer in module.named_buffers():
+        seen.append((name, buffer.numpy().tobytes()))
+    return seen
+
+
+def a_network() -> nn.Module:
+    """Training mode here, evaluation mode there, a frozen layer, an old gradient, a user's hook, dropout."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(),
+        nn.ConvTranspose2d(4, 1, 3, padding=1),
+    )  # fmt: skip
+    net(torch.randn(4, 1, 6, 6)).sum().backward()
+    net[0].weight.requires_grad_(False)
+    net[0].bias.grad = None
+    net[1].eval()
+    net[4].register_forward_hook(lambda layer, args, output: None)
+    return net
+
+
+class CallsHome(Exception):
+    pass
+
+
+@pytest.mark.parametrize("want", [("loss", "norm"), ("full",), ("sketch", "inner")])
+def test_the_engine_leaves_a_network_as_it_was(want: tuple[str, ...]) -> None:
+    net = a_network()
+    target = Target.adopt(net)
+    reference = {name: torch.ones_like(p) for name, p in target.parameters().items()}
+    before, drawn = state(net), generators()
+    x = torch.linspace(0, 1, 5 * 36).reshape(5, 1, 6, 6)
+    with torch.no_grad():  # the caller's own mode makes no difference, and is given back
+        found = per_sample(target, x, want, reference=reference)
+        assert not torch.is_grad_enabled()
+    assert state(net) == before
+    assert generators() == drawn
+    quantities = (found.loss, found.norm, found.inner, found.full, found.sketch)
+    assert not any(quantity.requires_grad for quantity in quantities if quantity is not None)
+
+
+def test_the_engine_leaves_a_network_as_it_was_when_something_fails() -> None:
+    net = a_network()
+    before = state(net)
+
+    def loss(output: Tensor, x: Tensor) -> Tensor:
+        raise CallsHome
+
+    with pytest.raises(CallsHome):
+        per_sample(Target.adopt(net, loss=loss), torch.zeros(2, 1, 6, 6))
+    with pytest.raises(RuntimeError):
+        per_sample(Target.adopt(net), torch.zeros(2, 3, 6, 6))
+    assert state(net) == before
+
+
+def test_dropout_and_batch_statistics_play_no_part() -> None:
+    """A network left in training mode is scored as in evaluation mode."""
+    net = a_network()
+    x = torch.rand(5, 1, 6, 6)
+    in_training = per_sample(Target.adopt(net), x, ("full",)).full
+    net.eval()
+    torch.testing.assert_close(in_training, per_sample(Target.adopt(net), x, ("full",)).full)
+
+
+def test_fit_and_score_touch_no_global_generator() -> None:
+    images = np.random.default_rng(0).random((40, 1, 9, 9))
+    table = np.random.default_rng(0).random((40, 3))
+    before = generators()
+    for target, rows in (("cae", images), ("vae", images), ("dense", table)):
+        for random_state in (0, None):
+            detector = GradCon(target=target, epochs=2, random_state=random_state).fit(rows)
+            detector.anomaly_score(rows)
+    assert generators() == before
+
+
+def test_fit_and_score_leave_an_adopted_network_as_it_was() -> None:
+    net = a_network()
+    images = np.random.default_rng(0).random((40, 1, 6, 6)).astype("float32")
+    before, drawn = state(net), generators()
+    detector = GradCon(target=Target.adopt(net, layers="4.weight"), random_state=0).fit(images)
+    detector.detect(images, alpha=0.2)
+    detector.twin_score(images)
+    assert detector.target_.module is net
+    assert state(net) == before
+    assert generators() == drawn
+
+
+def test_input_arrays_are_not_written_to() -> None:
+    images = np.random.default_rng(0).random((40, 1, 9, 9))
+    images.flags.writeable = False
+    GradCon(epochs=1, random_state=0).fit(images).anomaly_score(images)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anograd import Sketch, Target, per_sample, plan
+from anograd.gradients import Direct, rule
+from anograd.gradients.planning import parse_memory
+from anograd.gradients.rules import _RULES
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 4))
+
+
+X = torch.linspace(-1, 1, 20).reshape(5, 4)
+
+
+def test_columns_follow_the_chosen_parameters() -> None:
+    target = Target.adopt(mlp(), layers="*.weight")
+    found = per_sample(target, X, ("loss", "norm", "full"))
+    assert found.layers == ("0.weight", "2.weight")
+    assert found.loss.shape == (5,)
+    assert found.norm.shape == (5, 2)
+    assert found.full.shape == (5, 24)
+    assert found.inner is None
+    assert found.sketch is None
+    with pytest.raises(AttributeError):
+        found.loss = None  # frozen
+
+
+def test_references_are_found_by_name_whatever_their_order() -> None:
+    target = Target.adopt(mlp(), layers="*.weight")
+    reference = {name: torch.randn_like(p) for name, p in target.parameters().items()}
+    turned = dict(reversed(reference.items()))
+    ours = per_sample(target, X, ("inner",), reference=reference).inner
+    torch.testing.assert_close(per_sample(target, X, ("inner",), reference=turned).inner, ours)
+
+
+def test_memory_bounds_the_chunk_and_not_the_result() -> None:
+    target = Target.adopt(mlp())
+    rows_seen: list[int] = []
+    target.module[0].register_forward_hook(lambda layer, args, out: rows_seen.append(len(args[0])))
+    whole = per_sample(target, X, ("loss", "norm", "full"))
+    rows_seen.clear()
+    one_row = plan(target, X).bytes_a_row
+    parts = per_sample(target, X, ("loss", "norm", "full"), memory=2 * one_row)
+    assert rows_seen == [2, 2, 1]
+    for name in ("loss", "norm", "full"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+
+
+def test_memory_is_flat_in_the_number_of_rows() -> None:
+    """The allocator's peak for 4,000 rows stays near that for 1,000 when memory= says so."""
+    from torch.profiler import ProfilerActivity, profile
+
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 1, 3, padding=1))
+    target = Target.adopt(net)
+    reference = {name: torch.ones_like(p) for name, p in target.parameters().items()}
+
+    def peak(rows: int) -> int:
+        x = torch.rand(rows, 1, 16, 16)
+        plan(target, x)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+            per_sample(target, x, ("loss", "norm", "inner"), reference=reference, memory="8MiB")
+        events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
+        held = most = 0
+        for event in sorted(events, key=lambda e: e.start_ns()):
+            held += event.nbytes()
+            most = max(most, held)
+        return most
+
+    small, large = peak(1000), peak(4000)
+    assert large < 1.1 * small
+    assert large < 24 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_"), [(1000, 1000), ("512MiB", 2**29), ("2GB", 2**31), ("1.5 kib", 1536), ("7", 7)]
+)
+def test_amounts_of_memory(given: str | int, bytes_: int) -> None:
+    assert parse_memory(given) == bytes_
+
+
+@pytest.mark.parametrize("given", ["lots", "", "-1GiB", 0, "0MB"])
+def test_no_amount_of_memory(given: str | int) -> None:
+    with pytest.raises(ValueError, match=r"is no amount of memory.*memory='1GiB'"):
+        parse_memory(given)
+
+
+def test_bad_calls_say_what_is_wanted() -> None:
+    target = Target.adopt(mlp(), layers="*.weight")
+    with pytest.raises(ValueError, match=r"want=\('grad',\).*'loss', 'norm', 'inner', 'full', 'sketch'"):
+        per_sample(target, X, ("grad",))
+    with pytest.raises(ValueError, match="'inner' is wanted without a reference"):
+        per_sample(target, X, ("inner",))
+    with pytest.raises(ValueError, match=r"nothing for parameter '2\.weight'; it names 0\.weight"):
+        per_sample(target, X, ("inner",), reference={"0.weight": torch.zeros(3, 4)})
+    with pytest.raises(
+        ValueError, match=r"'0\.weight' has shape \(4, 3\), but the parameter has shape \(3, 4\)"
+    ):
+        per_sample(target, X, ("inner",), reference={"0.weight": torch.zeros(4, 3), "2.weight": X})
+    with pytest.raises(ValueError, match=r"no rows: x has shape \(0, 4\)"):
+        per_sample(target, X[:0])
+
+
+def test_batch_norm_without_running_statistics_is_named() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False))
+    with pytest.raises(ValueError, match=r"layer '1' \(BatchNorm1d\) keeps no running statistics"):
+        per_sample(Target.adopt(net), X)
+
+
+def test_a_parameter_that_is_never_used_has_gradient_zero() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(4, 4), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x)
+
+    target = Target.adopt(Idle(), layers="*.weight")
+    found = per_sample(target, X, ("norm", "full", "sketch"), sketch=Sketch(3))
+    assert (found.norm[:, 1] == 0).all()
+    assert (found.norm[:, 0] > 0).all()
+    assert (found.full[:, 16:] == 0).all()
+
+
+def test_a_network_whose_path_depends_on_the_batch_is_refused() -> None:
+    class Fickle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.layer(x)) if len(x) > 3 else self.layer(x)
+
+    target = Target.adopt(Fickle())
+    per_sample(target, X[:2])
+    with pytest.raises(ValueError, match="called its layers in another order than for the first row"):
+        per_sample(target, X)
+
+
+def test_the_plan_prints_rules_shapes_and_memory() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.PReLU(), nn.Linear(3, 4))
+    text = str(plan(Target.adopt(net), X))
+    assert "0.weight   3x4    12            Linear  rule" in text
+    assert "1.weight   1      1             PReLU   vmap (no rule for this layer)" in text
+    assert "gradient: 32 floats a row when stored in full" in text
+    assert "rows at once within memory='1GiB'" in text
+
+
+def test_a_rule_of_the_users_own() -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.full((4,), 2.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    x = X.double()
+    net = nn.Sequential(nn.Linear(4, 4), Scale()).double()
+    by_vmap = per_sample(Target.adopt(net), x, ("full",)).full
+    try:
+
+        @rule(Scale, parameter="factor")
+        def scale_factor(layer: nn.Module, a: Tensor, d: Tensor) -> Direct:
+            return Direct(a * d)
+
+        target = Target.adopt(net)
+        assert {one.by for one in plan(target, x).served} == {"rule"}
+        torch.testing.assert_close(per_sample(target, x, ("full",)).full, by_vmap)
+    finally:
+        _RULES.pop((Scale, "factor"))
+
+
+def test_a_subclass_is_not_served_by_its_parents_rule() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * x.sum(1, keepdim=True)
+
+    target = Target.adopt(Doubled(4, 4).double())
+    assert {one.by for one in plan(target, X.double()).served} == {"vmap"}
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    target = Target.adopt(mlp())
+    expected = per_sample(target, X, ("full",)).full
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: per_sample(target, X, ("full",)).full, range(40)):
+            torch.testing.assert_close(found, expected)
+
+
+def test_integers_and_half_precision() -> None:
+    net = mlp().to(torch.bfloat16)
+    found = per_sample(Target.adopt(net), X.to(torch.bfloat16), ("loss", "norm"))
+    exact = per_sample(Target.adopt(mlp()), X, ("loss", "norm"))
+    torch.testing.assert_close(found.loss.float(), exact.loss, rtol=0.03, atol=0.03)
+    torch.testing.assert_close(found.norm.float(), exact.norm, rtol=0.05, atol=0.03)

@@ -1,0 +1,241 @@
+"""What GradCon says to wrong input, and what it does with odd but legal input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+from anograd import GradCon, Target, load
+from anograd.detectors import DETECTORS
+
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(60, 3))
+IMAGES = RNG.integers(0, 256, (60, 1, 10, 10)).astype(np.uint8)
+
+
+def quick(**parameters: Any) -> GradCon:
+    return GradCon(**{"epochs": 2, "random_state": 0, **parameters})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"target": "gan"}, r"target='gan': write one of 'auto', 'cae', 'vae', 'dense'.*Target\.adopt"),
+        ({"reference": "all"}, "reference='all' was given: write one of total, recon"),
+        ({"averaging": "none"}, "averaging='none' was given: write one of cumulative, ema, final"),
+        ({"keep": "best"}, "keep='best' was given: write one of objective, reconstruction, last"),
+        ({"epochs": 0}, "epochs=0 must be 1 or more"),
+        ({"batch_size": 0}, "batch_size=0 must be 1 or more"),
+        ({"validation": 1.0}, r"validation=1\.0 is a share"),
+        ({"validation": 0.5, "calibration": 0.5}, "leave no rows to train on"),
+        ({"false_alarm_rate": 5}, "false_alarm_rate=5 must lie between 0 and 1"),
+        ({"missing": "drop"}, "write missing='refuse' or missing='impute'"),
+        ({"device": "cuda:7"}, r"device='cuda:7' is not to be had here; there is cpu.*device='auto'"),
+        ({"device": "warp"}, "device='warp' is not to be had here"),
+        ({"random_state": "lucky"}, "random_state='lucky': give an int"),
+        ({"target": "cae"}, r"target='cae' takes images.*write target='dense' for a table"),
+    ],
+)
+def test_wrong_parameters(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quick(**parameters).fit(TABLE)
+
+
+def test_images_do_not_go_to_the_dense_network() -> None:
+    with pytest.raises(ValueError, match="target='dense' takes tables"):
+        quick(target="dense").fit(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (TABLE[:0], "n_samples=0|0 sample"),
+        (TABLE[:1], "n_samples=1"),
+        (TABLE[:3], "n_samples=3 normal rows are too few"),
+        (
+            np.where(np.arange(180).reshape(60, 3) == 52, np.nan, TABLE),
+            "NaN at row 17, column 1.*missing='impute'",
+        ),
+        (np.where(np.arange(180).reshape(60, 3) == 52, np.inf, TABLE), "infinity at row 17, column 1"),
+        (IMAGES.transpose(0, 2, 3, 1), r"channels last.*X\.transpose\(0, 3, 1, 2\)"),
+    ],
+)
+def test_wrong_rows(rows: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quick().fit(rows)
+
+
+def test_nan_in_an_image_is_named() -> None:
+    images = IMAGES / 255
+    images[4, 0, 2, 3] = np.nan
+    with pytest.raises(ValueError, match=r"NaN at row 4, channel 0, pixel \(2, 3\)"):
+        quick().fit(images)
+    fitted = quick().fit(IMAGES / 255)
+    with pytest.raises(ValueError, match=r"NaN at row 4, channel 0, pixel \(2, 3\)"):
+        fitted.anomaly_score(images)
+
+
+def test_all_rows_marked_anomalous_says_which_code_was_read() -> None:
+    with pytest.raises(ValueError, match="read as 0/1 where 1 marks a known anomaly"):
+        quick().fit(TABLE, np.ones(60))
+    with pytest.raises(ValueError, match=r"read as \+1/-1 where -1 marks a known anomaly"):
+        quick().fit(TABLE, -np.ones(60))
+
+
+def test_numbers_that_are_no_label_code_are_ignored_with_a_warning() -> None:
+    with pytest.warns(
+        UserWarning, match="y holds the values 0, 1, 2.*y is ignored, all rows count as normal"
+    ):
+        quick().fit(TABLE, np.arange(60) % 3)
+
+
+def test_scoring_rows_of_another_kind() -> None:
+    fitted = quick().fit(IMAGES)
+    with pytest.raises(ValueError, match="1 x 12 x 12, but the detector was fitted on 1 x 10 x 10: resize"):
+        fitted.anomaly_score(np.zeros((2, 1, 12, 12), np.uint8))
+    with pytest.raises(
+        ValueError, match=r"float64 but the detector was fitted on integers.*astype\('uint8'\)"
+    ):
+        fitted.anomaly_score(IMAGES / 255)
+    with pytest.raises(ValueError, match="3 features"):
+        quick().fit(TABLE).anomaly_score(TABLE[:, :2])
+
+
+FRAME = pd.DataFrame(
+    {"amount": RNG.normal(size=60), "kind": np.tile(["a", "b", "c"], 20), "new": np.tile([True, False], 30)}
+)
+
+
+@pytest.mark.parametrize(
+    "frame", [FRAME, pl.from_pandas(FRAME), pa.Table.from_pandas(FRAME)], ids=["pandas", "polars", "arrow"]
+)
+def test_frames_with_mixed_columns_score_alike(frame: Any) -> None:
+    expected = quick().fit(FRAME).anomaly_score(FRAME)
+    detector = quick().fit(frame)
+    np.testing.assert_array_equal(detector.anomaly_score(frame), expected)
+    np.testing.assert_array_equal(detector.anomaly_score(FRAME), expected)
+    assert list(detector.feature_names_in_) == ["amount", "kind", "new"]
+
+
+def test_columns_are_matched_by_name_and_order() -> None:
+    detector = quick().fit(FRAME)
+    with pytest.raises(ValueError, match="feature names should match"):
+        detector.anomaly_score(FRAME[["kind", "amount", "new"]])
+    with pytest.raises(ValueError, match="feature names should match"):
+        detector.anomaly_score(FRAME.rename(columns={"new": "old"}))
+
+
+def test_an_unseen_category_is_a_level_of_its_own() -> None:
+    detector = quick().fit(FRAME)
+    unseen = FRAME.assign(kind="z")
+    scores = detector.anomaly_score(unseen)
+    assert np.isfinite(scores).all()
+    assert (scores > detector.anomaly_score(FRAME)).mean() > 0.9
+
+
+def test_missing_values_are_filled_where_asked() -> None:
+    gaps = FRAME.copy()
+    gaps.loc[5, "amount"] = np.nan
+    gaps.loc[6, "kind"] = None
+    with pytest.raises(ValueError, match="NaN"):
+        quick().fit(gaps)
+    detector = quick(missing="impute").fit(gaps)
+    assert np.isfinite(detector.anomaly_score(gaps)).all()
+
+
+def test_a_constant_column_does_no_harm() -> None:
+    rows = TABLE.copy()
+    rows[:, 1] = 7
+    detector = quick().fit(rows)
+    assert np.isfinite(detector.anomaly_score(rows)).all()
+    changed = rows.copy()
+    changed[:, 1] = 9
+    assert (detector.anomaly_score(changed) > detector.anomaly_score(rows)).all()
+
+
+def test_fewer_rows_than_a_batch() -> None:
+    assert np.isfinite(quick(batch_size=512).fit(TABLE[:8]).anomaly_score(TABLE)).all()
+
+
+def test_an_interrupted_fit_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "fit"
+
+    def interrupt(name: str, data: Any) -> None:
+        if data["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole = quick(epochs=4).fit(IMAGES)
+    with pytest.raises(KeyboardInterrupt):
+        quick(epochs=4, checkpoint=path, progress=interrupt).fit(IMAGES)
+    events: list[str] = []
+    resumed = quick(epochs=4, checkpoint=path, progress=lambda name, data: events.append(name)).fit(IMAGES)
+    assert events == ["resumed", "epoch", "epoch"]
+    np.testing.assert_array_equal(resumed.anomaly_score(IMAGES), whole.anomaly_score(IMAGES))
+    assert not path.exists()
+    with pytest.raises(KeyboardInterrupt):
+        quick(epochs=4, checkpoint=path, progress=interrupt).fit(IMAGES)
+    with pytest.raises(ValueError, match="other data or settings"):
+        quick(epochs=4, checkpoint=path).fit(IMAGES[::-1])
+
+
+def test_as_published_is_the_papers_setting() -> None:
+    detector = GradCon.as_published(epochs=3)
+    expected = {
+        "alpha": 0.03, "beta": 0.12, "reference": "total", "averaging": "cumulative", "keep": "objective",
+        "epochs": 3, "patience": None, "batch_size": 64, "learning_rate": 1e-3, "validation": 0.1,
+        "calibration": 0.0,
+    }  # fmt: skip
+    assert {name: detector.get_params()[name] for name in expected} == expected
+    assert GradCon.as_published().epochs == 1000
+    fitted = detector.set_params(random_state=0).fit(IMAGES)
+    assert len(fitted.calibration_.scores) == 6  # the validation rows stand in
+
+
+def test_the_score_is_the_twin_minus_the_weighted_alignment() -> None:
+    detector = quick(beta=0.5).fit(IMAGES)
+    cosines = detector.alignment(IMAGES)
+    assert cosines.shape == (60, 4)
+    assert np.abs(cosines).max() <= 1 + 1e-6
+    expected = detector.twin_score(IMAGES) - 0.5 * cosines.mean(1)
+    np.testing.assert_allclose(detector.anomaly_score(IMAGES), expected, atol=1e-6)
+
+
+def test_a_damaged_or_foreign_kind_of_model_is_refused(tmp_path: Path) -> None:
+    quick().fit(TABLE).save(tmp_path / "model")
+    weights = tmp_path / "model" / "tensors.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="damaged"):
+        load(tmp_path / "model")
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load(tmp_path / "nothing")
+
+
+def test_an_adopted_network_takes_rows_as_they_are() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9))
+
+    def loss(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output.transpose(1, 2), x, reduction="none").mean(1)
+
+    sentences = RNG.integers(0, 9, (60, 5))
+    detector = GradCon(target=Target.adopt(net, loss=loss), random_state=0).fit(sentences)
+    assert detector.alignment(sentences).shape == (60, 3)
+    with pytest.raises(ValueError, match="shape 7, but the detector was fitted on 5"):
+        detector.anomaly_score(np.zeros((2, 7), dtype=int))
+
+
+@pytest.mark.parametrize("detector", DETECTORS.values())
+def test_the_record_of_the_paper(detector: Any) -> None:
+    paper = detector.paper
+    assert paper.arxiv in detector.__doc__
+    assert str(paper.year) in paper.cite()
+    assert paper.differences
+    assert paper.limits

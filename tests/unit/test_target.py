@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from anograd import Target, per_sample
+from anograd.losses import LOSSES
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("layers", "chosen"),
+    [
+        ("*", ("0.weight", "0.bias", "2.weight", "2.bias")),
+        ("*.weight", ("0.weight", "2.weight")),
+        (["2.*", "0.bias"], ("0.bias", "2.weight", "2.bias")),  # in the module's order, not the globs'
+    ],
+)
+def test_globs_choose_parameters_in_the_modules_order(
+    layers: str | list[str], chosen: tuple[str, ...]
+) -> None:
+    assert Target.adopt(net(), layers=layers).layers == chosen
+
+
+def test_a_shared_parameter_is_chosen_once_by_any_of_its_names() -> None:
+    module = net()
+    module.add_module("again", module[0])
+    assert Target.adopt(module, layers="again.weight").layers == ("0.weight",)
+
+
+def test_a_pattern_that_matches_nothing_lists_the_names() -> None:
+    with pytest.raises(
+        ValueError, match=r"layers='up\.\*' matches no parameter.*0\.weight, 0\.bias, 2\.weight"
+    ):
+        Target.adopt(net(), layers="up.*")
+
+
+def test_an_unknown_loss_lists_the_losses() -> None:
+    with pytest.raises(ValueError, match=r"no loss is called 'mae'.*'mse', 'bce'"):
+        Target.adopt(net(), loss="mae")
+
+
+def test_a_loss_that_is_not_one_number_a_row_is_refused() -> None:
+    target = Target.adopt(net(), loss=lambda output, x: (output - x).square().mean())
+    with pytest.raises(ValueError, match=r"the loss gave shape \(\) for 1 rows.*flatten\(1\)\.mean\(1\)"):
+        per_sample(target, torch.zeros(2, 4))
+
+
+def test_a_reconstruction_of_another_shape_is_refused() -> None:
+    """Broadcasting would give a number, and a wrong one."""
+    with pytest.raises(ValueError, match=r"\(2, 4\) into \(2, 1\).*hand over loss="):
+        Target.adopt(nn.Linear(4, 1)).loss(torch.zeros(2, 1), torch.zeros(2, 4))
+
+
+def test_losses_against_torch() -> None:
+    torch.manual_seed(0)
+    x, output = torch.rand(5, 2, 3), torch.rand(5, 2, 3)
+    rows = range(5)
+    expected = {
+        "mse": [F.mse_loss(output[i], x[i]) for i in rows],
+        "bce": [F.binary_cross_entropy(output[i], x[i]) for i in rows],
+        "bce_with_logits": [F.binary_cross_entropy_with_logits(output[i], x[i]) for i in rows],
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(LOSSES[name](output, x), torch.stack(values))
+    classes, logits = torch.randint(4, (5, 6)), torch.randn(5, 4, 6)
+    each = [F.cross_entropy(logits[i : i + 1], classes[i : i + 1]) for i in rows]
+    torch.testing.assert_close(LOSSES["cross_entropy"](logits, classes), torch.stack(each))
+
+
+def test_bce_stays_finite_at_the_ends() -> None:
+    loss = LOSSES["bce"](torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
+    torch.testing.assert_close(loss, -torch.tensor([1e-7]).log(), rtol=0.02, atol=0)
+
+
+def test_cross_entropy_refuses_numbers() -> None:
+    with pytest.raises(TypeError, match=r"integer classes.*torch\.float32.*loss='mse'"):
+        LOSSES["cross_entropy"](torch.zeros(2, 3), torch.zeros(2))
+
+
+def test_vae_losses_against_torch_distributions() -> None:
+    torch.manual_seed(0)
+    x, xhat = torch.rand(4, 1, 2, 3), torch.rand(4, 1, 2, 3)
+    mean, log_variance = torch.randn(4, 5), torch.randn(4, 5)
+    output = (xhat, mean, log_variance)
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    prior = torch.distributions.Normal(torch.zeros(5), torch.ones(5))
+    kl = torch.distributions.kl_divergence(posterior, prior).sum(1) / 6
+    torch.testing.assert_close(LOSSES["vae_reconstruction"](output, x), LOSSES["bce"](xhat, x))
+    torch.testing.assert_close(LOSSES["vae"](output, x), LOSSES["bce"](xhat, x) + kl)
