@@ -163,12 +163,12 @@ def main() -> None:
         for other in (ONE_BY_ONE, "vmap(grad)"):
             torch.testing.assert_close(named["anograd"](), named[other](), rtol=1e-4, atol=1e-6)
         named["Opacus grad_sample"] = opacus_way(net, target, x)
-        base = named["forward + backward"]
         # The two that are close are timed by themselves; the others would push them out of the cache.
         pair = {name: named[name] for name in ("forward + backward", "anograd")}
         seconds = medians({name: way for name, way in named.items() if name not in pair}, arguments.repeats)
         seconds |= medians(pair, 3 * arguments.repeats)
-        for name, way in named.items():
+        peaks = {name: peak_bytes(way) for name, way in named.items()}
+        for name in named:
             line = {
                 "case": case,
                 "batch": shape[0],
@@ -176,8 +176,8 @@ def main() -> None:
                 "milliseconds": round(1e3 * seconds[name], 2),
                 "times_forward_backward": round(seconds[name] / seconds["forward + backward"], 3),
                 "times_anograd": round(seconds[name] / seconds["anograd"], 2),
-                "peak_mib": round(peak_bytes(way) / 2**20, 2),
-                "peak_times_forward_backward": round(peak_bytes(way) / peak_bytes(base), 3),
+                "peak_mib": round(peaks[name] / 2**20, 2),
+                "peak_times_forward_backward": round(peaks[name] / peaks["forward + backward"], 3),
                 "repeats": arguments.repeats,
             }
             record.write("engine", line)

@@ -19,6 +19,16 @@ from anograd import __version__
 RESULTS = Path(__file__).parent / "results"
 
 
+def _git(*words: str) -> str:
+    found = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=RESULTS.parent)
+    return found.stdout.strip()
+
+
+# Taken when the run begins: what is edited meanwhile is not what runs.
+CHANGED = _git("diff", "HEAD", "--", "../src", ".", ":!results")
+COMMIT = _git("rev-parse", "--short", "HEAD") + ("-dirty" if CHANGED else "")
+
+
 def environment() -> dict[str, Any]:
     """Return versions, machine and commit."""
     return {
@@ -28,11 +38,8 @@ def environment() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
-        "commit": subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
-        ).stdout.strip(),
-    }  # fmt: skip
+        "commit": COMMIT,
+    }
 
 
 def read(name: str) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Threads that spin while they wait slow the small networks of the tests down on a shared machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from pathlib import Path
 
 import numpy as np

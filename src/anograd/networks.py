@@ -33,13 +33,13 @@ class ConvAutoencoder(nn.Module):
         Add three square linear maps: mean, log variance and decoder input. The output is then
         (reconstruction, mean, log variance), and z is the mean in evaluation mode.
 
+    Notes
+    -----
+    **Differs from the paper** only in sizes other than 28 x 28, which the paper does not treat.
+
     References
     ----------
     Kwon et al., "Backpropagated Gradient Representations for Anomaly Detection", ECCV 2020.
-
-    Differs from the paper
-    ----------------------
-    Only in sizes other than 28 x 28, which the paper does not treat.
     """
 
     def __init__(

@@ -190,7 +190,7 @@ class Table:
         low, high = np.nanmin(filled, axis=0), np.nanmax(filled, axis=0)
         half = high / 2 - low / 2
         self._low, self._half = low, np.where(half > 0, half, 0.5)
-        self._median = np.nanmedian(filled, axis=0)
+        self._median = 2 * np.nanmedian(filled / 2, axis=0)
 
     def _scale(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
         scaled = np.where(np.isnan(numbers), self._median, numbers)

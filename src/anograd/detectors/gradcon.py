@@ -100,6 +100,10 @@ class GradCon(Detector):
     offset_ : float
         ``decision_function`` is ``score_samples - offset_``.
 
+    See Also
+    --------
+    anograd.per_sample : The gradients beneath.
+
     Notes
     -----
     **Differs from the paper.** `as_published` gives the published settings; the defaults stop early, hold
@@ -110,10 +114,6 @@ class GradCon(Detector):
     ----------
     Kwon, Prabhushankar, Temel, AlRegib: Backpropagated Gradient Representations for Anomaly Detection.
     ECCV 2020, arXiv:2007.09507.
-
-    See Also
-    --------
-    anograd.per_sample : the gradients beneath.
 
     Examples
     --------

@@ -1,0 +1,145 @@
+"""Every table in README and docs, made anew from the result lines: ``python benchmarks/tables.py``.
+
+A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; what is between is replaced. With
+``--check`` nothing is written, and the exit code tells whether something would be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import record
+from gradcon_images import AUTHORS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+Line = dict[str, Any]
+
+
+def latest(name: str, key: Sequence[str]) -> list[Line]:
+    """Return the last line for each key, in the order in which the keys first occur."""
+    found: dict[tuple[Any, ...], Line] = {}
+    for line in record.read(name):
+        found[tuple(line[field] for field in key)] = line
+    return list(found.values())
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def origin(lines: Sequence[Line]) -> str:
+    """Return one sentence on where the numbers come from."""
+    fields = ("machine", "torch", "anograd", "commit")
+    machine, torch, anograd, commit = (sorted({str(line[field]) for line in lines}) for field in fields)
+    return (
+        f"Measured on {'; '.join(machine)}; torch {', '.join(torch)}, anograd {', '.join(anograd)}, "
+        f"commit {', '.join(commit)}."
+    )
+
+
+def images() -> str:
+    """GradCon one-class on images, mean and range over seeds."""
+    lines = latest("gradcon_images", ("data", "inlier", "seed", "epochs", "keep"))
+    groups: dict[tuple[Any, ...], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line["data"], line["inlier"], line["epochs"], line["keep"]), []).append(line)
+    rows = []
+    for (data, inlier, epochs, keep), group in sorted(groups.items(), key=lambda item: str(item[0])):
+        measures = [
+            spread([line[f"auroc_{name}"] for line in group])
+            for name in ("reconstruction", "cosine", "score")
+        ]
+        authors = " / ".join(f"{value:.3f}" for value in AUTHORS[data, inlier]) if keep == "last" else ""
+        rows.append([f"{data} {inlier}", epochs, keep, len(group), *measures, authors])
+    head = (
+        "inlier class", "epochs", "weights kept", "seeds", "reconstruction", "cosine", "score",
+        "authors' code, one seed",
+    )  # fmt: skip
+    protocol = (
+        "AUROC, mean (lowest to highest over seeds), of `GradCon.as_published()` at 20 epochs instead of "
+        "1000. One-class: trained on one class's training images (clean, no labels), tested on all test images. "
+        "The last column is reconstruction / cosine / score of the authors' own code, last weights."
+    )
+    return "\n\n".join([protocol, markdown(head, rows), origin(lines)])
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the mean and range of values."""
+    return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def engine() -> str:
+    """Cost of one GradCon score a row, beside the other ways."""
+    lines = latest("engine", ("case", "way"))
+    rows = [
+        [
+            line["case"], line["batch"], line["way"], line["milliseconds"],
+            line["times_forward_backward"], line["peak_mib"], line["peak_times_forward_backward"],
+        ]
+        for line in lines
+    ]  # fmt: skip
+    head = (
+        "network and parameters", "batch", "way", "ms", "times forward + backward", "peak MiB",
+        "peak, times forward + backward",
+    )  # fmt: skip
+    return "\n\n".join([markdown(head, rows), origin(lines)])
+
+
+def training() -> str:
+    """Cost of the gradient constraint in training."""
+    lines = latest("training", ("case", "way"))
+    rows = [[line["case"], line["way"], line["seconds_an_epoch"], line["times_plain"]] for line in lines]
+    return "\n\n".join([markdown(("network", "training", "s an epoch", "times plain"), rows), origin(lines)])
+
+
+def false_alarms() -> str:
+    """Measured false-alarm rate beside its binomial interval."""
+    lines = latest("false_alarms", ("n", "alpha"))
+    rows = [
+        [
+            line["n"], line["calibration_rows"], line["alpha"], line["rate"],
+            f"{line['interval_low']:.3f} to {line['interval_high']:.3f}",
+        ]
+        for line in lines
+    ]  # fmt: skip
+    head = ("normal rows in fit", "of them for calibration", "alpha", "measured rate", "95 % interval")
+    protocol = f"{lines[0]['fits']} fits each, {lines[0]['fresh_rows']} fresh normal rows in all."
+    return "\n\n".join([protocol, markdown(head, rows), origin(lines)])
+
+
+TABLES = {"images": images, "engine": engine, "training": training, "false-alarms": false_alarms}
+
+
+def fill(text: str) -> str:
+    """Return a page with its tables made anew."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        if pattern.search(text):
+            table = make()
+            text = pattern.sub(lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}", text)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = [page for page in PAGES if fill(page.read_text()) != page.read_text()]
+    for page in stale:
+        print(f"{page.relative_to(ROOT)}: {'is out of date' if check else 'made anew'}")
+        if not check:
+            page.write_text(fill(page.read_text()))
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

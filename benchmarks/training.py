@@ -1,0 +1,79 @@
+"""What GradCon's gradient constraint costs: an epoch with it beside a plain epoch of the same network.
+
+One run, one thread, epochs of 84 batches of 64 images taken in turns, medians.
+Run ``python benchmarks/training.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+import record
+from anograd import Target
+from anograd.networks import ConvAutoencoder
+from anograd.train import Plan, RunningMean, seeded, step
+
+PLAN = Plan(1, 64, 1e-3, 0.03, "total", "cumulative", "last", None)
+
+
+def epoch_of(x: torch.Tensor, alpha: float | None, channels: int) -> Callable[[], None]:
+    """Return one epoch of training: with the constraint, with alpha 0, or a bare loop (None)."""
+    with seeded(0):
+        net = ConvAutoencoder(channels, 28, 28)
+    target = Target.adopt(net, layers="up.*.weight")
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    mean = RunningMean(target, "cumulative")
+
+    def constrained() -> None:
+        for batch in x.split(64):
+            step(target, None, batch, mean, optimizer, replace(PLAN, alpha=alpha or 0.0))
+
+    def bare() -> None:
+        for batch in x.split(64):
+            optimizer.zero_grad(set_to_none=True)
+            F.mse_loss(net(batch), batch).backward()
+            optimizer.step()
+
+    return bare if alpha is None else constrained
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for channels in (1, 3):
+        x = torch.rand(84 * 64, channels, 28, 28, generator=torch.Generator().manual_seed(0))
+        named = {
+            "plain": epoch_of(x, None, channels),
+            "GradCon's constraint": epoch_of(x, 0.03, channels),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in named}
+        for turn in range(arguments.repeats + 1):
+            for name, run in named.items():
+                began = time.perf_counter()
+                run()
+                if turn:
+                    seconds[name].append(time.perf_counter() - began)
+        plain = statistics.median(seconds["plain"])
+        for name, taken in seconds.items():
+            line = {
+                "case": f"CAE {channels} x 28 x 28, 84 batches of 64",
+                "way": name,
+                "seconds_an_epoch": round(statistics.median(taken), 2),
+                "times_plain": round(statistics.median(taken) / plain, 2),
+                "repeats": arguments.repeats,
+            }
+            record.write("training", line)
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
