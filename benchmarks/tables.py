@@ -66,7 +66,8 @@ def images() -> str:
     )  # fmt: skip
     protocol = (
         "AUROC, mean (lowest to highest over seeds), of `GradCon.as_published()` at 20 epochs instead of "
-        "1000. One-class: trained on one class's training images (clean, no labels), tested on all test images. "
+        "1000. One-class: trained on one class's training images (clean, no labels), tested on all test "
+        "images. "
         "The last column is reconstruction / cosine / score of the authors' own code, last weights."
     )
     return "\n\n".join([protocol, markdown(head, rows), origin(lines)])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the networks are small, and the machine may be shared
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 

@@ -4,9 +4,34 @@ A network is fitted to normal data. A row it has never seen asks for another wei
 normal one, and that update, the per-sample gradient of the loss, tells how strange the row is.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from anograd._version import __version__
-from anograd.detectors import GradCon, load
-from anograd.gradients import Sketch, per_sample, plan
-from anograd.target import Target
+
+if TYPE_CHECKING:
+    from anograd.detectors import GradCon, load
+    from anograd.gradients import Sketch, per_sample, plan
+    from anograd.target import Target
 
 __all__ = ["GradCon", "Sketch", "Target", "__version__", "load", "per_sample", "plan"]
+
+# Torch and scikit-learn take seconds to load, so they wait until a name is asked for.
+_HOMES = {
+    "GradCon": "anograd.detectors",
+    "Sketch": "anograd.gradients",
+    "Target": "anograd.target",
+    "load": "anograd.detectors",
+    "per_sample": "anograd.gradients",
+    "plan": "anograd.gradients",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'anograd' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -65,7 +65,7 @@ def write(
         The disk is full, or writing is not allowed; the message names the folder.
     """
     target = Path(folder).resolve()
-    _check_replaceable(target)
+    check_replaceable(target)
     detector = json.dumps(manifest, allow_nan=False)
     # The new folder lies beside the old one: a rename is atomic only within one file system.
     fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -185,7 +185,8 @@ def _sync(path: Path) -> None:
             os.close(handle)
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Return nothing where `write` may put a model: nothing there, an empty folder, or an earlier model."""
     if not target.exists():
         return
     if not target.is_dir():

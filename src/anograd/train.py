@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from anograd.losses import Loss
@@ -214,8 +214,8 @@ def train(
     observe : callable
         Called as ``observe("epoch", {...})`` after each epoch.
     checkpoint : path, optional
-        A file that is written after each epoch and removed by the caller at the end; if it is
-        there, training goes on from it and ends with the same numbers as without the break.
+        A file that is written after each epoch; if it is there, training goes on from it and ends
+        with the same numbers as without the break. The caller removes it.
     fingerprint : str
         What the checkpoint must have been made with: settings and data.
 
@@ -349,8 +349,15 @@ class _State:
             "history": self.history,
         }
         temporary = path.with_name(path.name + ".tmp")
-        save_file(tensors, temporary, metadata={"state": json.dumps(numbers)})
-        os.replace(temporary, path)
+        try:
+            temporary.write_bytes(serialise(tensors, metadata={"state": json.dumps(numbers)}))
+            os.replace(temporary, path)
+        except OSError as error:
+            raise type(error)(
+                error.errno, f"the checkpoint {str(path)!r} could not be written: {error.strerror or error}"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load(self, path: Path, fingerprint: str) -> None:
         """Take up the state in the file."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,6 +54,27 @@ def agrees_with_vmap(module: nn.Module, x: Tensor, *, by: str = "rule", size: in
             torch.testing.assert_close(found.inner, inner, **CLOSE)
         if "sketch" in want:
             torch.testing.assert_close(found.sketch, sketched, **CLOSE)
+
+
+def agrees_with_opacus(module: nn.Module, x: Tensor) -> None:
+    """All four quantities against Opacus' stored gradients."""
+    opacus = pytest.importorskip("opacus.grad_sample")
+    module = module.double()
+    target = Target.adopt(module, loss=squared)
+    reference = {name: torch.randn_like(p) for name, p in target.parameters().items()}
+    sketch = Sketch(size=6, seed=3)
+    found = per_sample(target, x, ("full",))
+    reduced = per_sample(target, x, ("norm", "inner", "sketch"), reference=reference, sketch=sketch)
+    # A module that Opacus serves has to be a child of what it wraps.
+    wrapped = opacus.GradSampleModule(nn.Sequential(copy.deepcopy(module)), loss_reduction="sum")
+    squared(wrapped(x), x).sum().backward()
+    theirs = [p.grad_sample for p in wrapped.parameters()]
+    torch.testing.assert_close(found.full, torch.cat([g.flatten(1) for g in theirs], dim=1), **CLOSE)
+    for i, (name, g) in enumerate(zip(target.layers, theirs, strict=True)):
+        torch.testing.assert_close(reduced.norm[:, i].square(), g.flatten(1).square().sum(1), **CLOSE)
+        torch.testing.assert_close(reduced.inner[:, i], g.flatten(1) @ reference[name].flatten(), **CLOSE)
+    sketched = [sketch_of(sketch, name, g) for name, g in zip(target.layers, theirs, strict=True)]
+    torch.testing.assert_close(reduced.sketch, torch.cat(sketched, dim=1), **CLOSE)
 
 
 def sketch_of(sketch: Sketch, name: str, gradient: Tensor) -> Tensor:
@@ -286,32 +309,43 @@ def test_what_no_rule_serves_falls_back(net: nn.Module, shape: tuple[int, ...]) 
     torch.testing.assert_close(per_sample(target, x, ("full",)).full, torch.stack(rows), **CLOSE)
 
 
-def small_networks() -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-    return [
-        ("mlp", nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 5)), (5,)),
-        ("conv 1d", nn.Sequential(nn.Conv1d(2, 4, 3, 2, 1, groups=2), nn.Tanh()), (2, 9)),
-        (
-            "conv 2d",
-            nn.Sequential(nn.Conv2d(2, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 2)),
-            (2, 8, 8),
-        ),
-        ("conv 3d", nn.Sequential(nn.Conv3d(2, 4, 2, dilation=2)), (2, 5, 5, 5)),
-        ("layer norm", nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 5)), (7, 5)),
-        ("embedding", nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 3)), (7,)),
-    ]
+@st.composite
+def layers_of_opacus(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """A layer that both have, and rows for it."""
+    torch.manual_seed(draw(SEEDS))
+    n = draw(st.integers(1, 4))
+    kind = draw(st.sampled_from(["linear", "convolution", "layer norm", "group norm", "embedding"]))
+    grid = draw(st.lists(st.integers(2, 5), min_size=1, max_size=2))
+    if kind == "linear":
+        i, o = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+        return nn.Linear(i, o, bias=draw(st.booleans())), torch.randn(n, *grid, i, dtype=torch.float64)
+    if kind == "convolution":
+        layer, shape = draw(convolutions().filter(lambda drawn: drawn[0].padding_mode == "zeros"))
+        return layer, torch.randn(n, *shape, dtype=torch.float64)
+    if kind == "layer norm":
+        layer = nn.LayerNorm(grid)
+    elif kind == "group norm":
+        groups = draw(st.integers(1, 3))
+        layer, grid = nn.GroupNorm(groups, 2 * groups), [2 * groups, *grid]
+    else:
+        entries = draw(st.integers(1, 6))
+        return nn.Embedding(entries, draw(st.integers(1, 5))), torch.randint(entries, (n, *grid))
+    nn.init.normal_(layer.weight)
+    return layer, torch.randn(n, *grid, dtype=torch.float64)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing", "ignore:Using padding='same' with even")
+@given(drawn=layers_of_opacus())
+@settings(max_examples=100, deadline=None)
+def test_agrees_with_opacus(drawn: tuple[nn.Module, Tensor]) -> None:
+    agrees_with_opacus(*drawn)
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
-@pytest.mark.parametrize(("name", "net", "shape"), small_networks(), ids=[one[0] for one in small_networks()])
-def test_agrees_with_opacus(name: str, net: nn.Module, shape: tuple[int, ...]) -> None:
-    opacus = pytest.importorskip("opacus.grad_sample")
+def test_agrees_with_opacus_on_a_whole_network() -> None:
     torch.manual_seed(0)
-    net = net.double()
-    x = torch.randint(6, (6, *shape)) if name == "embedding" else torch.randn(6, *shape).double()
-    target = Target.adopt(net, loss=squared)
-    assert {one.by for one in plan(target, x).served} == {"rule"}
-    found = per_sample(target, x, ("full",)).full
-    wrapped = opacus.GradSampleModule(net, loss_reduction="sum")
-    squared(wrapped(x), x).sum().backward()
-    theirs = torch.cat([p.grad_sample.flatten(1) for p in net.parameters()], dim=1)
-    torch.testing.assert_close(found, theirs, **CLOSE)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, 2, 1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 2, 2),
+        nn.Flatten(), nn.Linear(18, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3),
+    )  # fmt: skip
+    agrees_with_opacus(net, torch.randn(6, 2, 8, 8, dtype=torch.float64))

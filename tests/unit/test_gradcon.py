@@ -179,11 +179,12 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path) -> None:
     resumed = quick(epochs=4, checkpoint=path, progress=lambda name, data: events.append(name)).fit(IMAGES)
     assert events == ["resumed", "epoch", "epoch"]
     np.testing.assert_array_equal(resumed.anomaly_score(IMAGES), whole.anomaly_score(IMAGES))
-    assert not path.exists()
-    with pytest.raises(KeyboardInterrupt):
-        quick(epochs=4, checkpoint=path, progress=interrupt).fit(IMAGES)
+    assert path.exists()  # until the model is safe
     with pytest.raises(ValueError, match="other data or settings"):
         quick(epochs=4, checkpoint=path).fit(IMAGES[::-1])
+    resumed.set_params(checkpoint=path).save(tmp_path / "model")
+    assert not path.exists()
+    assert load(tmp_path / "model").split_ == {"train": 42, "validation": 6, "calibration": 12}
 
 
 def test_as_published_is_the_papers_setting() -> None:

@@ -14,7 +14,7 @@ __all__ = ["DETECTORS", "Detector", "GradCon", "load"]
 DETECTORS: dict[str, type[Detector]] = {"gradcon": GradCon}
 
 
-def load(folder: str | Path, *, target: Target | None = None) -> Detector:
+def load(folder: str | Path, *, target: Target | None = None, device: str | None = None) -> Detector:
     """Return the fitted detector that was saved to a folder, scoring as it did there.
 
     Nothing in the folder is run: JSON, safetensors and skops, checksums compared first.
@@ -25,6 +25,9 @@ def load(folder: str | Path, *, target: Target | None = None) -> Detector:
         What ``detector.save(folder)`` wrote.
     target : Target, optional
         For a detector fitted on an adopted network: that network, whose weights are set to the saved ones.
+
+    device : str, optional
+        Where to score, such as "cpu" for a model fitted on a GPU; as it was fitted when left out.
 
     Raises
     ------
@@ -41,4 +44,4 @@ def load(folder: str | Path, *, target: Target | None = None) -> Detector:
             f"{str(folder)!r} holds a detector of the kind {name!r}; this anograd knows {', '.join(named)}: "
             f"pip install -U anograd"
         )
-    return named[name].from_stored(stored, target)
+    return named[name].from_stored(stored, target, device)

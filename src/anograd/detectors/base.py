@@ -23,6 +23,7 @@ from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.target import Target
 
 SCORED_AT_ONCE = 512  # rows; enough to keep the kernels busy, small enough to stay in bounded memory
+OF_THE_PROCESS = ("progress", "checkpoint")  # parameters that a stored model says nothing of
 Floats = NDArray[np.float64]
 
 
@@ -40,6 +41,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     calibration_: Calibration
     offset_: float
     n_features_in_: int
+    split_: dict[str, int]
 
     # Constructor parameters that the shell itself reads; subclasses store them.
     validation: float
@@ -49,6 +51,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     device: str
     random_state: Any
     progress: bool | Callable[[str, Mapping[str, Any]], None]
+    checkpoint: Any
 
     @abstractmethod
     def _learn(self, train: Tensor, validation: Tensor, seed: int) -> None:
@@ -121,6 +124,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         seed = _draw_seed(self.random_state)
         normal = rows[torch.from_numpy(~known)]
         train, validation, held_out = self._split(normal, seed)
+        self.split_ = {"train": len(train), "validation": len(validation), "calibration": len(held_out)}
         self.encoder_ = encoder
         self._learn(train.to(device), validation.to(device), seed)
         self._calibrate(held_out)
@@ -232,31 +236,39 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         encoder = self.encoder_
         manifest = {
             "detector": type(self).__name__,
-            "parameters": {name: _plain(value) for name, value in self.get_params(deep=False).items()},
+            "parameters": {
+                name: _plain(value)
+                for name, value in self.get_params(deep=False).items()
+                if name not in OF_THE_PROCESS
+            },
             "encoder": {
                 "kind": encoder.kind,
                 "shape": list(encoder.shape),
                 "pixels": encoder.pixels.to_state() if encoder.pixels is not None else None,
             },
             "features": self.n_features_in_,
+            "split": self.split_,
             "fitted": described,
         }
         calibration = torch.from_numpy(self.calibration_.scores.copy())
         store.write(folder, manifest, tensors | {"calibration/scores": calibration}, encoder.table)
+        if self.checkpoint is not None:
+            Path(self.checkpoint).unlink(missing_ok=True)
 
     @classmethod
-    def from_stored(cls, stored: store.Stored, target: Target | None) -> Self:
+    def from_stored(cls, stored: store.Stored, target: Target | None, device: str | None) -> Self:
         """Return the detector that a folder holds; `anograd.load` is the way to call it."""
         manifest = stored.manifest
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in stored.tensors.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = tensor
-        detector = cls(**manifest["parameters"])
+        parameters = manifest["parameters"] | ({"device": device} if device is not None else {})
+        detector = cls(**parameters)
         encoder = manifest["encoder"]
         pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
         detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels)
-        detector.n_features_in_ = manifest["features"]
+        detector.n_features_in_, detector.split_ = manifest["features"], manifest["split"]
         if stored.table is not None and stored.table.names_in is not None:
             detector.feature_names_in_ = np.array(stored.table.names_in, dtype=object)
         detector._restore(manifest["fitted"], groups, target)

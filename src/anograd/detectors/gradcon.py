@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -83,7 +82,8 @@ class GradCon(Detector):
     progress : bool or callable, default False
         True shows a bar; a callable gets ``(event name, dict)``.
     checkpoint : path, optional
-        A file written after each epoch, from which an interrupted fit goes on; removed when the fit is done.
+        A file written after each epoch, from which an interrupted fit goes on. `save` removes it, once
+        the model is safe.
 
     Attributes
     ----------
@@ -95,6 +95,8 @@ class GradCon(Detector):
         Losses of each epoch.
     kept_epoch_ : int
         The epoch whose weights count, from 1; 0 for an adopted network.
+    split_ : dict of str to int
+        How many normal rows went to "train", "validation" and "calibration".
     calibration_ : Calibration
         Scores of the held-out normal rows, sorted.
     offset_ : float
@@ -269,8 +271,6 @@ class GradCon(Detector):
                 target, train_rows, validation, plan, penalty=penalty, seed=seed, observe=observe,
                 checkpoint=self.checkpoint, fingerprint=self._fingerprint(plan, train_rows, seed),
             )  # fmt: skip
-        if self.checkpoint is not None:
-            Path(self.checkpoint).unlink(missing_ok=True)
         self.target_, self.reference_ = target, trained.reference
         self.history_, self.kept_epoch_ = trained.history, trained.kept_epoch
 

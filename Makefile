@@ -1,0 +1,73 @@
+# Everything a clone needs is Python 3.11 or newer and make: `make demo`, `make test`.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+# A thread that waits for another sleeps instead of spinning: where another program keeps a core busy, small networks
+# otherwise train far slower (25 times, measured on two cores with one of them busy).
+export OMP_WAIT_POLICY ?= PASSIVE
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := .venv-demo
+PINNED := -c constraints.txt
+SOURCES := $(shell find src/anograd -type f -not -name '*.pyc')
+
+# The groups are read here because pip learned `--group` only in 25.1, and a fresh venv may bring an older one.
+GROUP = import sys, tomllib; \
+	groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]; \
+	flat = lambda name: [p for e in groups[name] for p in (flat(e["include-group"]) if isinstance(e, dict) else [e])]; \
+	print(*flat(sys.argv[1]), sep="\n")
+RECENT = import sys; \
+	sys.version_info >= (3, 11) or sys.exit( \
+	f"anograd needs Python 3.11 or newer and this is {sys.version.split()[0]}: make PYTHON=python3.11")
+
+.PHONY: help demo test check lint bench-engine tables clean
+
+help: ## say what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
+
+demo: $(DEMO)/.installed ## install anograd into a venv of its own, find odd digits, draw them in demo/
+	$(DEMO)/bin/anograd demo -o demo/
+
+test: $(VENV)/.installed ## run all tests; make test PYTEST_ARGS="-m 'not slow'"
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint ## what must pass before a change is merged: lint, then test
+	$(MAKE) test
+
+lint: $(VENV)/.installed ## style, types, structure, dependencies, docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
+	$(BIN)/python benchmarks/tables.py --check
+	$(BIN)/numpydoc lint $(filter %.py,$(SOURCES))
+
+bench-engine: $(VENV)/.installed ## time the engine against a training step and its rivals
+	$(BIN)/python benchmarks/engine.py
+
+tables: $(VENV)/.installed ## make every table of README and docs anew from benchmarks/results
+	$(BIN)/python benchmarks/tables.py
+
+clean: ## remove what was made, all but .venv
+	rm -rf $(DEMO) demo build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache .benchmarks .coverage
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An existing venv is kept. Torch goes first, alone: no later requirement can then pull another build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(RECENT)'
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PINNED) torch
+	$(BIN)/python -c '$(GROUP)' dev > $(VENV)/dev.txt
+	$(BIN)/python -m pip install -q $(PINNED) -e '.[all]' -r $(VENV)/dev.txt
+	touch $@
+
+$(DEMO)/.installed: pyproject.toml constraints.txt $(SOURCES)
+	@$(PYTHON) -c '$(RECENT)'
+	test -x $(DEMO)/bin/pip || $(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install $(PINNED) torch
+	$(DEMO)/bin/python -m pip install -q $(PINNED) '.[all]'
+	touch $@

@@ -1,0 +1,262 @@
+"""What people read: the file of scores, the description of a stored model, and pictures of rows."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anograd.detectors import DETECTORS
+from anograd.store import Stored
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+# Not worth a line in a description: they say where and how loudly a fit ran, not what came of it.
+CIRCUMSTANCES = ("device", "random_state", "progress", "checkpoint")
+
+
+def scores_csv(rows: Iterable[int | str], scores: Floats, p: Floats, alarms: NDArray[np.bool_]) -> str:
+    r"""Return a CSV text with the columns row, score (high = anomalous), p_value and anomaly (0 or 1).
+
+    Parameters
+    ----------
+    rows : iterable of int or str, n of them
+        What a row is called: its index, or the name of its file.
+    scores, p : ndarray (n,)
+        Written so that they read back to the same float64.
+    alarms : ndarray (n,) of bool
+
+    Examples
+    --------
+    >>> scores_csv([0], np.array([0.1]), np.array([0.05]), np.array([True]))
+    'row,score,p_value,anomaly\n0,0.1,0.05,1\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("row", "score", "p_value", "anomaly"))
+    for row, score, value, alarm in zip(rows, scores.tolist(), p.tolist(), alarms.tolist(), strict=True):
+        writer.writerow((row, repr(score), repr(value), int(alarm)))
+    return text.getvalue()
+
+
+def check_writable(folder: str | Path) -> None:
+    """Return nothing when files can be made in the folder; else raise OSError that names it."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno or errno.EIO,
+            f"nothing can be written in the folder {str(folder)!r}: {error.strerror or error}; "
+            "make it writable, or give another place with -o",
+        ) from error
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file, whole or not at all; an earlier file of that name survives any failure.
+
+    Parameters
+    ----------
+    path : str or Path
+        A link is followed; a device or pipe (``/dev/stderr``) is written to, not replaced.
+    content : bytes
+
+    Raises
+    ------
+    OSError
+        The disk is full, or writing is not allowed; the message names the file.
+    """
+    target = Path(path).resolve()
+    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
+            return
+        with fresh.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(target)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(
+            error.errno or errno.EIO,
+            f"{str(path)!r} was not written, nothing is half written: {error.strerror or error}; "
+            "free some space or write elsewhere",
+        ) from error
+    finally:
+        fresh.unlink(missing_ok=True)  # it is gone already when all went well
+
+
+def describe(stored: Stored) -> list[tuple[str, list[str]]]:
+    """Return what a stored model is, as headings with the lines below each.
+
+    The network is not rebuilt, so that a model of a network that was handed in is described as well.
+
+    Parameters
+    ----------
+    stored : Stored
+        What `anograd.store.read` returned.
+
+    Raises
+    ------
+    ValueError
+        A kind of detector that this version does not know.
+    """
+    manifest = stored.manifest
+    kinds = {kind.__name__: kind for kind in DETECTORS.values()}
+    name = manifest["detector"]
+    if name not in kinds:
+        raise ValueError(
+            f"the model is a {name}, this anograd knows {', '.join(kinds)}: pip install -U anograd"
+        )
+    paper = kinds[name].paper
+    given, fitted = manifest["parameters"], manifest["fitted"]
+    defaults = kinds[name]().get_params(deep=False)
+    changed = [
+        f"{key}={value!r} (default {defaults[key]!r})"
+        for key, value in given.items()
+        if key in defaults and key not in CIRCUMSTANCES and value != defaults[key]
+    ]
+    network = dict(fitted["network"])
+    kind = network.pop("kind")
+    weights = {n: t for n, t in stored.tensors.items() if n.startswith("weights/")}
+    built = ", ".join(f"{key} {value}" for key, value in network.items())
+    held_out = len(stored.tensors["calibration/scores"])
+    return [
+        ("detector", [name]),
+        ("paper", [paper.cite()]),
+        ("rows", _rows(manifest, stored)),
+        ("settings", changed or ["all as the defaults"]),
+        ("seed", [str(given.get("random_state"))]),
+        ("epochs", [_epochs(fitted, given)]),
+        ("normal rows", [split(manifest["split"])]),
+        ("calibration", [f"{held_out:,} normal rows; {smallest_p(held_out)}"]),
+        ("network", [f"{kind} ({built}), {sum(t.numel() for t in weights.values()):,} weights"]),
+        (
+            "gradients read",
+            [
+                f"{n.partition('/')[2]}  {'x'.join(map(str, t.shape))}"
+                for n, t in sorted(stored.tensors.items())
+                if n.startswith("reference/")
+            ],
+        ),
+        ("unlike the paper", list(paper.differences)),
+        ("limits", list(paper.limits)),
+    ]
+
+
+def split(counts: dict[str, int]) -> str:
+    """Return how many normal rows did what.
+
+    Examples
+    --------
+    >>> split({"train": 1700, "validation": 200, "calibration": 100})
+    '1,700 to train, 200 to choose the epoch, 100 to calibrate'
+    """
+    train, validation, calibration = (f"{counts[name]:,}" for name in ("train", "validation", "calibration"))
+    return f"{train} to train, {validation} to choose the epoch, {calibration} to calibrate"
+
+
+def smallest_p(m: int) -> str:
+    """Return a sentence on the smallest p value that m calibration rows allow.
+
+    Examples
+    --------
+    >>> smallest_p(19)
+    'the smallest reachable p value is 0.05 (1 / 20)'
+    """
+    return f"the smallest reachable p value is {1 / (m + 1):.4g} (1 / {m + 1:,})"
+
+
+def _epochs(fitted: dict[str, Any], given: dict[str, Any]) -> str:
+    if not fitted["history"]:
+        return "none: the network was handed in, trained already"
+    return f"{fitted['kept_epoch']} kept, of {len(fitted['history'])} trained (at most {given['epochs']})"
+
+
+def _rows(manifest: dict[str, Any], stored: Stored) -> list[str]:
+    encoder = manifest["encoder"]
+    shape = " x ".join(map(str, encoder["shape"]))
+    if stored.table is None:
+        pixels = encoder["pixels"]
+        if pixels is None:
+            return [f"{shape}, taken as they are"]
+        family = "integers" if pixels["integer"] else "floats"
+        return [f"images {shape} (C x H x W), {family}; {pixels['low']:g}..{pixels['high']:g} become 0..1"]
+    state = stored.table.state()
+    names = state["names_in"] or [str(j) for j in range(state["n_in"])]
+    columns = [
+        name + (" (category)" if kind == "category" else "")
+        for name, kind in zip(names, state["kinds"], strict=True)
+    ]
+    shown = ", ".join(columns[:40]) + (f", ... {len(columns) - 40} more" if len(columns) > 40 else "")
+    return [f"table of {len(columns)} columns, encoded as {shape} numbers: {shown}"]
+
+
+def extremes(images: NDArray[Any], scores: Floats, p: Floats, *, title: str, count: int = 16) -> Figure:
+    """Return a picture of the most and the least anomalous rows, each with its score and p value beneath.
+
+    Parameters
+    ----------
+    images : ndarray (n, C, H, W)
+        With C = 1 (grey) or 3 (colour) and values in 0..1.
+    scores, p : ndarray (n,)
+        Scores, high = anomalous, and p values.
+    title : str
+    count : int
+        Rows at either end; fewer where there are fewer.
+
+    Raises
+    ------
+    ImportError
+        Pictures need ``pip install 'anograd[report]'``.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("the picture needs matplotlib: pip install 'anograd[report]'") from error
+    count = min(count, len(images))
+    order = np.argsort(-scores, kind="stable")
+    columns = min(8, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(1.25 * columns + 0.3, 2 * (1.62 * lines + 0.35) + 0.4), layout="constrained")
+    figure.suptitle(title, fontsize=13, wrap=True)
+    halves = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    blocks = ((f"The {count} most anomalous", order[:count]), (f"The {count} least anomalous", order[::-1]))
+    for half, (heading, chosen) in zip(halves, blocks, strict=True):
+        half.suptitle(heading, fontsize=11, fontweight="bold")
+        axes = np.ravel(half.subplots(lines, columns, squeeze=False))
+        for place, row in zip(axes, chosen[:count], strict=False):
+            _draw(place, images[row], f"score {scores[row]:.3f}\np {p[row]:.3g}")
+        for empty in axes[count:]:
+            empty.set_axis_off()
+    return figure
+
+
+def _draw(place: Axes, image: NDArray[Any], caption: str) -> None:
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    place.imshow(np.clip(pixels, 0, 1), cmap="gray", vmin=0, vmax=1)
+    place.set_xticks([])
+    place.set_yticks([])
+    place.set_xlabel(caption, fontsize=9)
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    write_whole(path, content.getvalue())

@@ -1,0 +1,112 @@
+"""The command line as a user has it: commands, files, models."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import anograd as ag
+from anograd import cli
+
+ROOT = Path(ag.__file__).parents[1]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """The networks here are too small to share out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(*args: object):
+    return CliRunner(env={"COLUMNS": "100"}).invoke(cli.app, [str(arg) for arg in args])
+
+
+def works(*args: object):
+    result = run(*args)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def fails(*args: object) -> str:
+    """Run a command that must end in one line on stderr and nothing on stdout; return the line."""
+    result = run(*args)
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def misused(*args: object) -> str:
+    """Run a command whose options make no sense; return what is said, without the frame."""
+    result = run(*args)
+    assert result.exit_code == 2, result.output
+    return " ".join(result.stderr.replace("│", " ").split())
+
+
+def real(*args: object, **more) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "anograd", *map(str, args)]
+    return subprocess.run(command, env=ENVIRONMENT, text=True, capture_output=True, check=False, **more)
+
+
+def table(path: Path) -> dict[str, list]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["row", "score", "p_value", "anomaly"]
+    numbers = {name: [float(row[name]) for row in rows] for name in ("score", "p_value", "anomaly")}
+    return {"row": [row["row"] for row in rows], **numbers}
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory) -> Path:
+    """A folder of inputs: images, labels, tables."""
+    folder = tmp_path_factory.mktemp("inputs")
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 60, (60, 8, 8)).astype(np.uint8)
+    images[50:] += 150
+    words = np.where(np.arange(60) < 50, "good", "bad")
+    np.savez(folder / "x.npz", x=images, y=(np.arange(60) >= 50).astype(int), words=words)
+    np.save(folder / "x.npy", images)
+    np.save(folder / "signs.npy", np.where(np.arange(60) < 50, 1, -1))
+    frame = pl.DataFrame(
+        {
+            "size": draw.normal(10, 1, 60).round(4),
+            "maker": draw.choice(["abel", "beta"], 60),
+            "class": np.arange(60) % 3,
+        }
+    )
+    frame.write_csv(folder / "x.csv")
+    frame.write_parquet(folder / "x.parquet")
+    for i, image in enumerate(images[:40]):
+        path = folder / "good" / ("line, 1" if i % 2 else "line 2") / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images_model(place) -> Path:
+    works("fit", place / "x.npz:x", "-o", place / "images", "--epochs", 2, "--label", place / "x.npz:y",
+          "--calibration", 0.4)  # fmt: skip
+    return place / "images"
+
+
+@pytest.fixture(scope="session")
+def table_model(place) -> Path:
+    works("fit", place / "x.csv", "-o", place / "tables", "--epochs", 2, "--label", "class", "--normal", 0,
+          "--normal", "1")  # fmt: skip
+    return place / "tables"

@@ -1,0 +1,128 @@
+"""The file of scores, whole or not at all; the description of a model; the picture."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+from anograd import GradCon, Target, report, store
+
+
+def test_scores_read_back_to_the_same_float64():
+    drawn = np.random.default_rng(0)
+    scores = np.array([0.1, -1 / 3, 1e-300, 5e17, *drawn.normal(size=50)])
+    p, alarms = drawn.uniform(size=len(scores)), drawn.uniform(size=len(scores)) < 0.5
+    ids = [f'a,"{i}".png' for i in range(len(scores))]
+    text = report.scores_csv(ids, scores, p, alarms)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["row"] for row in rows] == ids
+    np.testing.assert_array_equal([float(row["score"]) for row in rows], scores)
+    np.testing.assert_array_equal([float(row["p_value"]) for row in rows], p)
+    assert [row["anomaly"] for row in rows] == [str(int(alarm)) for alarm in alarms]
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "scores.csv"
+    report.write_whole(path, b"earlier")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("anograd.report.os.fsync", full)
+    with pytest.raises(OSError, match=r"scores.csv' was not written, nothing is half written: No space left"):
+        report.write_whole(path, b"later")
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "real" / "scores.csv")
+    report.write_whole(link, b"1")
+    assert link.is_symlink()
+    assert (tmp_path / "real" / "scores.csv").read_bytes() == b"1"
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no such device on this system")
+def test_a_device_is_written_to_and_not_replaced():
+    with pytest.raises(OSError, match="'/dev/full' was not written"):
+        report.write_whole("/dev/full", b"1")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    report.check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match=r"nothing can be written in the folder .*nowhere'.*with -o"):
+        report.check_writable(tmp_path / "nowhere")
+
+
+def describe(detector: GradCon, folder: Path) -> dict[str, list[str]]:
+    detector.save(folder)
+    return dict(report.describe(store.read(folder)))
+
+
+def test_description_of_images(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (40, 3, 8, 10)).astype(np.uint8)
+    told = describe(GradCon(epochs=2, beta=0.5, random_state=7).fit(images), tmp_path / "model")
+    assert told["detector"] == ["GradCon"]
+    assert "arXiv:2007.09507" in told["paper"][0]
+    assert told["rows"] == ["images 3 x 8 x 10 (C x H x W), integers; 0..255 become 0..1"]
+    assert told["settings"] == ["beta=0.5 (default 0.12)", "epochs=2 (default 100)"]
+    assert told["seed"] == ["7"]
+    assert told["epochs"] in (["1 kept, of 2 trained (at most 2)"], ["2 kept, of 2 trained (at most 2)"])
+    assert told["calibration"] == ["8 normal rows; the smallest reachable p value is 0.1111 (1 / 9)"]
+    assert told["network"][0].startswith("cae (channels 3, height 8, width 10), ")
+    assert told["gradients read"][0] == "up.0.weight  64x64x4x4"
+    assert told["gradients read"][-1] == "up.6.weight  32x3x4x4"
+    assert told["unlike the paper"] == list(GradCon.paper.differences)
+
+
+def test_description_of_a_table_and_of_a_network_that_was_handed_in(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    told = describe(GradCon(epochs=1, random_state=0).fit(rows), tmp_path / "table")
+    assert told["rows"] == ["table of 3 columns, encoded as 3 numbers: 0, 1, 2"]
+    target = Target.adopt(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3)), layers="1.weight")
+    told = describe(GradCon(target=target, random_state=0).fit(rows), tmp_path / "adopted")
+    assert told["rows"] == ["3, taken as they are"]
+    assert told["epochs"] == ["none: the network was handed in, trained already"]
+    assert told["network"] == ["adopted (class Sequential), 17 weights"]
+    assert told["gradients read"] == ["1.weight  3x2"]
+
+
+def test_description_of_an_unknown_detector(tmp_path):
+    store.write(tmp_path / "model", {"detector": "Later"}, {}, None)
+    with pytest.raises(ValueError, match="the model is a Later, this anograd knows GradCon: pip install -U"):
+        report.describe(store.read(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(("n", "channels"), [(40, 1), (5, 3), (1, 1)])
+def test_picture_of_the_extremes(tmp_path, n, channels):
+    images = np.random.default_rng(0).uniform(size=(n, channels, 8, 8))
+    scores, p = np.linspace(-1, 1, n), np.linspace(1, 0.05, n)
+    figure = report.extremes(images, scores, p, title="Rows")
+    halves = [half for half in figure.subfigs]
+    captions = [[ax.get_xlabel() for ax in half.axes if ax.get_xlabel()] for half in halves]
+    assert [len(half) for half in captions] == [min(16, n)] * 2
+    assert captions[0][0] == f"score {scores.max():.3f}\np {p[scores.argmax()]:.3g}"
+    assert captions[1][0] == f"score {scores.min():.3f}\np {p[scores.argmin()]:.3g}"
+    report.save_png(figure, tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+
+
+def test_picture_without_matplotlib_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'anograd\[report\]'"):
+        report.extremes(np.zeros((2, 1, 4, 4)), np.zeros(2), np.ones(2), title="Rows")
