@@ -38,6 +38,8 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def origin(lines: Sequence[Line]) -> str:
     """Return one sentence on where the numbers come from."""
+    if not lines:
+        return "Not measured yet."
     fields = ("machine", "torch", "anograd", "commit")
     machine, torch, anograd, commit = (sorted({str(line[field]) for line in lines}) for field in fields)
     return (
@@ -113,8 +115,10 @@ def false_alarms() -> str:
         for line in lines
     ]  # fmt: skip
     head = ("normal rows in fit", "of them for calibration", "alpha", "measured rate", "95 % interval")
-    protocol = f"{lines[0]['fits']} fits each, {lines[0]['fresh_rows']} fresh normal rows in all."
-    return "\n\n".join([protocol, markdown(head, rows), origin(lines)])
+    fits = ", ".join(
+        sorted({f"{line['fits']} fits, {line['fresh_rows']} fresh normal rows" for line in lines})
+    )
+    return "\n\n".join([f"At each n: {fits}.", markdown(head, rows), origin(lines)])
 
 
 TABLES = {"images": images, "engine": engine, "training": training, "false-alarms": false_alarms}

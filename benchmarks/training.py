@@ -10,7 +10,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +19,13 @@ from anograd import Target
 from anograd.networks import ConvAutoencoder
 from anograd.train import Plan, RunningMean, seeded, step
 
+PUBLISHED = "the same, layer by layer as published"
+WAYS = ("plain", "GradCon's constraint", PUBLISHED)
 PLAN = Plan(1, 64, 1e-3, 0.03, "total", "cumulative", "last", None)
 
 
-def epoch_of(x: torch.Tensor, alpha: float | None, channels: int) -> Callable[[], None]:
-    """Return one epoch of training: with the constraint, with alpha 0, or a bare loop (None)."""
+def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:
+    """Return one epoch of training, done one of three ways."""
     with seeded(0):
         net = ConvAutoencoder(channels, 28, 28)
     target = Target.adopt(net, layers="up.*.weight")
@@ -33,7 +34,7 @@ def epoch_of(x: torch.Tensor, alpha: float | None, channels: int) -> Callable[[]
 
     def constrained() -> None:
         for batch in x.split(64):
-            step(target, None, batch, mean, optimizer, replace(PLAN, alpha=alpha or 0.0))
+            step(target, None, batch, mean, optimizer, PLAN)
 
     def bare() -> None:
         for batch in x.split(64):
@@ -41,7 +42,20 @@ def epoch_of(x: torch.Tensor, alpha: float | None, channels: int) -> Callable[[]
             F.mse_loss(net(batch), batch).backward()
             optimizer.step()
 
-    return bare if alpha is None else constrained
+    def layer_by_layer() -> None:
+        """The published loop's way: a pass for the gradient of each kernel, then one through all of them."""
+        for batch in x.split(64):
+            optimizer.zero_grad()
+            loss = F.mse_loss(net(batch), batch)
+            aligned = torch.zeros(())
+            for kernel, reference in zip(target.parameters().values(), mean.mean().values(), strict=True):
+                (gradient,) = torch.autograd.grad(loss, kernel, create_graph=True, retain_graph=True)
+                aligned = aligned - F.cosine_similarity(gradient.flatten(), reference.flatten(), dim=0) / 4
+            (loss + PLAN.alpha * aligned).backward()
+            mean.add([kernel.grad for kernel in target.parameters().values()])
+            optimizer.step()
+
+    return {"plain": bare, "GradCon's constraint": constrained, PUBLISHED: layer_by_layer}[way]
 
 
 def main() -> None:
@@ -51,10 +65,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for channels in (1, 3):
         x = torch.rand(84 * 64, channels, 28, 28, generator=torch.Generator().manual_seed(0))
-        named = {
-            "plain": epoch_of(x, None, channels),
-            "GradCon's constraint": epoch_of(x, 0.03, channels),
-        }
+        named = {way: epoch_of(x, way, channels) for way in WAYS}
         seconds: dict[str, list[float]] = {name: [] for name in named}
         for turn in range(arguments.repeats + 1):
             for name, run in named.items():
