@@ -43,7 +43,7 @@ def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:
             optimizer.step()
 
     def layer_by_layer() -> None:
-        """The published loop's way: a pass for the gradient of each kernel, then one through all of them."""
+        """Take a pass for the gradient of each kernel, then one through all: the published loop's way."""
         for batch in x.split(64):
             optimizer.zero_grad()
             loss = F.mse_loss(net(batch), batch)
