@@ -128,6 +128,32 @@ def test_a_parameter_that_is_never_used_has_gradient_zero() -> None:
     assert (found.full[:, 16:] == 0).all()
 
 
+def test_layers_called_by_keyword_or_without_gradients() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                hidden = self.first(x)
+            return self.second(input=hidden)
+
+    torch.manual_seed(0)
+    net = Mixed()
+    found = per_sample(Target.adopt(net, layers="*.weight"), X, ("full",)).full
+    for i, row in enumerate(X.split(1)):
+        loss = (net(row) - row).square().mean()
+        (expected,) = torch.autograd.grad(loss, net.second.weight)
+        torch.testing.assert_close(found[i, 16:], expected.flatten())
+    assert (found[:, :16] == 0).all()
+
+
+def test_a_loss_that_does_not_depend_on_the_network_has_gradient_zero() -> None:
+    target = Target.adopt(mlp(), loss=lambda output, x: x.square().sum(1))
+    assert (per_sample(target, X).norm == 0).all()
+
+
 def test_a_network_whose_path_depends_on_the_batch_is_refused() -> None:
     class Fickle(nn.Module):
         def __init__(self) -> None:

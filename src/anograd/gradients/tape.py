@@ -46,8 +46,8 @@ class Tape:
 
     def gradients(self) -> list[Tensor]:
         """Return d, the gradient of each row's loss at the output of each call; uses the graph up."""
-        if not self.calls:
-            return []
+        if not self.calls or not self.loss.requires_grad:
+            return [self.loss.new_zeros(call.shape, dtype=call.dtype) for call in self.calls]
         found = torch.autograd.grad(
             self.loss, [call.output for call in self.calls], torch.ones_like(self.loss), allow_unused=True
         )
@@ -75,14 +75,21 @@ def record(target: Target, x: Tensor, layers: Sequence[str], parameters: Sequenc
     calls: list[Call] = []
 
     def note(name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        def hook(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+            if not output.requires_grad:  # the network called it under no_grad, so nothing comes back
+                return
+            a = args[0] if args else next(iter(named.values()))
             # The edge, not the tensor: an in-place activation after the layer would rebind the tensor.
-            calls.append(Call(name, args[0].detach(), get_gradient_edge(output), output.shape, output.dtype))
+            edge = get_gradient_edge(output)
+            calls.append(Call(name, a.detach(), edge, output.shape, output.dtype))
 
         return hook
 
     with _FORWARD, evaluating(target.module), torch.enable_grad():
-        hooks = [target.module.get_submodule(name).register_forward_hook(note(name)) for name in layers]
+        hooks = [
+            target.module.get_submodule(name).register_forward_hook(note(name), with_kwargs=True)
+            for name in layers
+        ]
         try:
             output = functional_call(target.module, stand_ins, (x,))
         finally:
