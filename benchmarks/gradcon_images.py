@@ -31,12 +31,13 @@ AUTHORS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds end before this one")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", nargs="+", default=["last", "objective"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first, arguments.seeds):
         for name, inlier in AUTHORS:
             for keep in arguments.keep:
                 key = {"data": name, "inlier": inlier, "seed": seed, "epochs": arguments.epochs, "keep": keep}

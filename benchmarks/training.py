@@ -16,12 +16,14 @@ import torch.nn.functional as F
 
 import record
 from anograd import Target
+from anograd.constraint import RunningMean
 from anograd.networks import ConvAutoencoder
-from anograd.train import Plan, RunningMean, seeded, step
+from anograd.train import TrainingPlan, adam, seeded, step
 
 PUBLISHED = "the same, layer by layer as published"
-WAYS = ("plain", "GradCon's constraint", PUBLISHED)
-PLAN = Plan(1, 64, 1e-3, 0.03, "total", "cumulative", "last", None)
+OURS = "GradCon's constraint"
+WAYS = ("plain", OURS, PUBLISHED)
+PLAN = TrainingPlan(1, 64, 1e-3, 0.03, "total", "cumulative", "last", None)
 
 
 def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:
@@ -29,7 +31,8 @@ def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:
     with seeded(0):
         net = ConvAutoencoder(channels, 28, 28)
     target = Target.adopt(net, layers="up.*.weight")
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    plain_adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    optimizer = adam(net, 1e-3) if way == OURS else plain_adam
     mean = RunningMean(target, "cumulative")
 
     def constrained() -> None:
@@ -55,7 +58,7 @@ def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:
             mean.add([kernel.grad for kernel in target.parameters().values()])
             optimizer.step()
 
-    return {"plain": bare, "GradCon's constraint": constrained, PUBLISHED: layer_by_layer}[way]
+    return {"plain": bare, OURS: constrained, PUBLISHED: layer_by_layer}[way]
 
 
 def main() -> None:

@@ -5,31 +5,27 @@ It trains networks that anograd built; a network that a user adopted is never tr
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
 
+from anograd.checkpoint import TrainingState
+from anograd.constraint import RunningMean, alignment, mean_gradient
 from anograd.losses import Loss
-from anograd.target import Target, evaluating
+from anograd.target import Target
 
 Observer = Callable[[str, Mapping[str, Any]], None]
-COSINE_FLOOR = 1e-8
-EMA_DECAY = 0.99
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How to train.
 
     Attributes
@@ -89,45 +85,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class RunningMean:
-    """Mean of the gradients seen so far, by parameter: GradCon's reference."""
-
-    def __init__(self, target: Target, averaging: str) -> None:
-        self.sums = {name: torch.zeros_like(p) for name, p in target.parameters().items()}
-        self.steps = 0
-        self.decay = EMA_DECAY if averaging == "ema" else None
-
-    def mean(self) -> dict[str, Tensor]:
-        """Return the mean by parameter name; zeros before the first step."""
-        if self.decay is None:
-            weight = float(max(self.steps, 1))
-        else:
-            weight = 1 - self.decay ** max(self.steps, 1)
-        return {name: total / weight for name, total in self.sums.items()}
-
-    def add(self, gradients: Sequence[Tensor]) -> None:
-        """Take in one step's gradients, in the order of the parameters."""
-        with torch.no_grad():
-            for total, gradient in zip(self.sums.values(), gradients, strict=True):
-                if self.decay is None:
-                    total += gradient
-                else:
-                    total.mul_(self.decay).add_(gradient, alpha=1 - self.decay)
-        self.steps += 1
-
-
-def alignment(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
-    """Return the mean cosine between gradients and reference over the parameters, in -1..1.
-
-    Each parameter counts as one flattened vector, not entry by entry.
-    """
-    cosines = [
-        F.cosine_similarity(g.flatten(), r.flatten(), dim=0, eps=COSINE_FLOOR)
-        for g, r in zip(gradients, reference, strict=True)
-    ]
-    return torch.stack(cosines).mean()
-
-
 @dataclass(frozen=True)
 class Objective:
     """J of one batch and its parts, and the reconstruction gradients where they were needed."""
@@ -143,7 +100,7 @@ class Objective:
 
 
 def objective(
-    target: Target, penalty: Loss | None, x: Tensor, mean: RunningMean, plan: Plan, create_graph: bool
+    target: Target, penalty: Loss | None, x: Tensor, mean: RunningMean, plan: TrainingPlan, create_graph: bool
 ) -> Objective:
     """Return J = L + penalty + alpha * L_grad of one batch.
 
@@ -166,13 +123,18 @@ def objective(
     return Objective(total, reconstruction, aligned, gradients)
 
 
+def adam(module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """Return the optimizer: Adam, its update of all weights fused, a twentieth off each step."""
+    return torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
+
+
 def step(
     target: Target,
     penalty: Loss | None,
     x: Tensor,
     mean: RunningMean,
     optimizer: torch.optim.Optimizer,
-    plan: Plan,
+    plan: TrainingPlan,
 ) -> Tensor:
     """Take one training step and return (J, L, L_grad) as they were before it, (3,)."""
     optimizer.zero_grad(set_to_none=True)
@@ -190,7 +152,7 @@ def train(
     target: Target,
     x: Tensor,
     x_validation: Tensor,
-    plan: Plan,
+    plan: TrainingPlan,
     *,
     penalty: Loss | None = None,
     seed: int = 0,
@@ -206,7 +168,7 @@ def train(
         Network, reconstruction loss, and the parameters of the constraint.
     x, x_validation : torch.Tensor, (n, ...)
         Rows to train on and rows to choose the epoch by.
-    plan : Plan
+    plan : TrainingPlan
     penalty : callable, optional
         Added to the loss: a VAE's KL term.
     seed : int
@@ -226,8 +188,8 @@ def train(
     ValueError
         When the checkpoint belongs to another fit.
     """
-    optimizer = torch.optim.Adam(target.module.parameters(), lr=plan.learning_rate)
-    state = _State(target, optimizer, RunningMean(target, plan.averaging))
+    optimizer = adam(target.module, plan.learning_rate)
+    state = TrainingState(target, optimizer, RunningMean(target, plan.averaging))
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None and path.exists():
         state.load(path, fingerprint)
@@ -256,31 +218,13 @@ def train(
     return Trained(reference, state.history, state.best_epoch)
 
 
-def mean_gradient(target: Target, x: Tensor, batch_size: int) -> dict[str, Tensor]:
-    """Return the gradient of the mean loss over all rows, by parameter name: a reference after the fact.
-
-    The network is used in evaluation mode and given back as it was.
-    """
-    stand_ins = {name: p.detach().requires_grad_() for name, p in target.parameters().items()}
-    others = {name: p.detach() for name, p in target.module.named_parameters() if name not in stand_ins}
-    total = {name: torch.zeros_like(p) for name, p in stand_ins.items()}
-    for batch in torch.split(x, batch_size):
-        with evaluating(target.module), torch.enable_grad():
-            output = torch.func.functional_call(target.module, {**others, **stand_ins}, (batch,))
-            loss = target.loss(output, batch).sum()
-        gradients = torch.autograd.grad(loss, list(stand_ins.values()), materialize_grads=True)
-        for name, gradient in zip(total, gradients, strict=True):
-            total[name] += gradient / len(x)
-    return total
-
-
 def _run_epoch(
     target: Target,
     penalty: Loss | None,
     x: Tensor,
     mean: RunningMean,
     optimizer: torch.optim.Optimizer,
-    plan: Plan,
+    plan: TrainingPlan,
 ) -> dict[str, float]:
     target.module.train()
     sums = torch.zeros(3, dtype=torch.float64)
@@ -289,12 +233,12 @@ def _run_epoch(
     return dict(zip(("loss", "reconstruction", "alignment"), (sums / len(x)).tolist(), strict=True))
 
 
-def _out_of_patience(state: _State, plan: Plan) -> bool:
+def _out_of_patience(state: TrainingState, plan: TrainingPlan) -> bool:
     return plan.patience is not None and state.epoch - state.best_epoch >= plan.patience and state.epoch > 0
 
 
 def _validate(
-    target: Target, penalty: Loss | None, x: Tensor, mean: RunningMean, plan: Plan
+    target: Target, penalty: Loss | None, x: Tensor, mean: RunningMean, plan: TrainingPlan
 ) -> dict[str, float]:
     target.module.eval()
     sums = torch.zeros(3, dtype=torch.float64)
@@ -304,96 +248,3 @@ def _validate(
         sums += len(batch) * found.numbers()
     names = ("validation_loss", "validation_reconstruction", "validation_alignment")
     return dict(zip(names, (sums / len(x)).tolist(), strict=True))
-
-
-class _State:
-    """Everything that changes while training, and its way to a file and back."""
-
-    def __init__(self, target: Target, optimizer: torch.optim.Optimizer, mean: RunningMean) -> None:
-        self.target, self.optimizer, self.mean = target, optimizer, mean
-        self.epoch = self.best_epoch = 0
-        self.best = math.inf
-        self.best_weights = _copy(target.module.state_dict())
-        self.best_reference = mean.mean()
-        self.history: list[dict[str, float]] = []
-
-    def note(self, report: dict[str, float], keep: str) -> None:
-        """Remember the epoch, and its weights and reference together where they are the best so far."""
-        self.history.append(report)
-        by = {"objective": "validation_loss", "reconstruction": "validation_reconstruction"}.get(keep)
-        value = -self.epoch if by is None else report[by]
-        if value < self.best:
-            self.best, self.best_epoch = value, self.epoch
-            self.best_weights = _copy(self.target.module.state_dict())
-            self.best_reference = self.mean.mean()
-
-    def save(self, path: Path, fingerprint: str) -> None:
-        """Write the state to a temporary name, then rename: the file is whole or not there."""
-        tensors: dict[str, Tensor] = {}
-        groups = {
-            "weights": self.target.module.state_dict(),
-            "sums": self.mean.sums,
-            "best_weights": self.best_weights,
-            "best_reference": self.best_reference,
-        }
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            groups[f"adam{i}"] = moments
-        for group, named in groups.items():
-            tensors |= {f"{group}/{name}": value.contiguous().clone() for name, value in named.items()}
-        numbers = {
-            "fingerprint": fingerprint,
-            "epoch": self.epoch,
-            "steps": self.mean.steps,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-        }
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            temporary.write_bytes(serialise(tensors, metadata={"state": json.dumps(numbers)}))
-            os.replace(temporary, path)
-        except OSError as error:
-            raise type(error)(
-                error.errno, f"the checkpoint {str(path)!r} could not be written: {error.strerror or error}"
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def load(self, path: Path, fingerprint: str) -> None:
-        """Take up the state in the file."""
-        try:
-            with safe_open(path, "pt") as file:
-                numbers = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is no checkpoint of a fit ({error}): remove it to start afresh"
-            ) from error
-        if numbers["fingerprint"] != fingerprint:
-            raise ValueError(
-                f"{path} was left by a fit with other data or settings: remove it to start afresh, "
-                f"or repeat that fit's settings to go on"
-            )
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition("/")
-            groups.setdefault(group, {})[rest] = tensor
-        self.target.module.load_state_dict(groups["weights"])
-        device = next(self.target.module.parameters()).device
-        with torch.no_grad():
-            for name, total in self.mean.sums.items():
-                total.copy_(groups["sums"][name])
-        adam = self.optimizer.state_dict()
-        adam["state"] = {
-            int(group[4:]): moments for group, moments in groups.items() if group.startswith("adam")
-        }
-        self.optimizer.load_state_dict(adam)
-        self.best_weights = {name: value.to(device) for name, value in groups["best_weights"].items()}
-        self.best_reference = {name: value.to(device) for name, value in groups["best_reference"].items()}
-        self.epoch, self.mean.steps = numbers["epoch"], numbers["steps"]
-        self.best, self.best_epoch = numbers["best"], numbers["best_epoch"]
-        self.history = numbers["history"]
-
-
-def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from tests.conftest import arrays
 
 from anograd import Target, per_sample
+from anograd.constraint import RunningMean, alignment
 from anograd.networks import ConvAutoencoder
 from anograd.represent import cosine
 from anograd.score import gradcon_score
-from anograd.train import Plan, RunningMean, alignment, step
+from anograd.train import TrainingPlan, adam, step
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-AS_PUBLISHED = Plan(
+AS_PUBLISHED = TrainingPlan(
     epochs=1, batch_size=16, learning_rate=1e-3, alpha=0.03, reference="total", averaging="cumulative",
     keep="last", patience=None,
 )  # fmt: skip
@@ -45,7 +46,7 @@ def test_three_training_steps(reference: Path) -> None:
     target = Target.adopt(net, loss="mse", layers="up.*.weight")
     x = arrays(path)["x_uint8"].unsqueeze(1).float() / 255
     mean = RunningMean(target, "cumulative")
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    optimizer = adam(net, learning_rate=1e-3)
     for k, batch in enumerate(x.split(16)):
         losses = step(target, None, batch, mean, optimizer, AS_PUBLISHED)
         torch.testing.assert_close(losses, arrays(path)[f"step{k}/loss_recon_grad"], **CLOSE)
@@ -62,10 +63,10 @@ def test_a_step_equals_a_double_backward_written_by_hand(averaged: str) -> None:
     by_hand = ConvAutoencoder(2, 10, 12).double()
     by_hand.load_state_dict(net.state_dict())
     target = Target.adopt(net, loss="mse", layers="up.*.weight")
-    plan = Plan(1, 4, 1e-3, 0.03, averaged, "cumulative", "last", None)
+    plan = TrainingPlan(1, 4, 1e-3, 0.03, averaged, "cumulative", "last", None)
     mean = RunningMean(target, "cumulative")
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    adam = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    optimizer = adam(net, learning_rate=1e-3)
+    theirs = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
     kernels = [by_hand.up[i].weight for i in (0, 2, 4, 6)]
     sums = [torch.zeros_like(kernel) for kernel in kernels]
     for k in range(1, 4):
@@ -77,18 +78,18 @@ def test_a_step_equals_a_double_backward_written_by_hand(averaged: str) -> None:
             pairs = zip(gradients, sums, strict=True)
             cosines = [(g * s / (k - 1)).sum() / (g.norm() * (s / (k - 1)).norm()) for g, s in pairs]
             aligned = -sum(cosines) / 4
-        adam.zero_grad()
+        theirs.zero_grad()
         (loss + 0.03 * aligned).backward()
         for total, kernel, gradient in zip(sums, kernels, gradients, strict=True):
             total += kernel.grad if averaged == "total" else gradient.detach()
-        adam.step()
+        theirs.step()
         losses = step(target, None, x, mean, optimizer, plan)
         torch.testing.assert_close(losses[2], torch.as_tensor(aligned).double(), rtol=1e-6, atol=1e-9)
         assert (losses[2] == 0) == (k == 1)
-        for ours, theirs in zip(mean.mean().values(), sums, strict=True):
-            torch.testing.assert_close(ours, theirs / k, rtol=1e-6, atol=1e-12)
-    for ours, theirs in zip(net.parameters(), by_hand.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+        for found, total in zip(mean.mean().values(), sums, strict=True):
+            torch.testing.assert_close(found, total / k, rtol=1e-6, atol=1e-12)
+    for found, expected in zip(net.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_the_cosine_is_over_the_flattened_parameter_not_entry_by_entry() -> None:

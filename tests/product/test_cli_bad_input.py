@@ -167,7 +167,7 @@ def test_full_disk(place, images_model, tmp_path, monkeypatch):
     arguments = ["fit", place / "x.npy", "-o", tmp_path / "deep" / "model", "--epochs", 2]
 
     with monkeypatch.context() as patched:
-        patched.setattr("anograd.train.Path.write_bytes", full)
+        patched.setattr("anograd.checkpoint.Path.write_bytes", full)
         line = fails(*arguments)
         assert "model.partial' could not be written: No space left on device" in line
         assert not list(tmp_path.iterdir())

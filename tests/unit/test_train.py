@@ -9,19 +9,20 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from anograd import Target
+from anograd.constraint import RunningMean, mean_gradient
 from anograd.losses import kl_divergence
 from anograd.networks import ConvAutoencoder, DenseAutoencoder
-from anograd.train import Plan, RunningMean, mean_gradient, seeded, train
+from anograd.train import TrainingPlan, seeded, train
 
 ROWS = torch.linspace(0, 1, 240).reshape(60, 4).sin()
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> TrainingPlan:
     settings = {
         "epochs": 4, "batch_size": 16, "learning_rate": 1e-3, "alpha": 0.03, "reference": "total",
         "averaging": "cumulative", "keep": "objective", "patience": None,
     }  # fmt: skip
-    return Plan(**{**settings, **changes})
+    return TrainingPlan(**{**settings, **changes})
 
 
 def target() -> Target:

@@ -168,7 +168,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def anomaly_score(self, X: Any) -> Floats:
         """Return the anomaly score of each row, (n,) float64, high = anomalous.
 
-        A row's score does not depend on the other rows, their order or their number.
+        A row's score does not depend on the other rows, their order or their number, but for the
+        rounding of single precision.
 
         Parameters
         ----------

@@ -13,6 +13,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from anograd.constraint import mean_gradient
 from anograd.detectors.base import Detector, Floats
 from anograd.detectors.paper import Paper
 from anograd.detectors.progress import observer
@@ -23,7 +24,7 @@ from anograd.networks import ConvAutoencoder, DenseAutoencoder
 from anograd.represent import cosine
 from anograd.score import gradcon_score
 from anograd.target import Target
-from anograd.train import Plan, mean_gradient, seeded, train
+from anograd.train import TrainingPlan, seeded, train
 
 KINDS = ("auto", "cae", "vae", "dense")
 DECODER = "up.*.weight"
@@ -262,7 +263,7 @@ class GradCon(Detector):
         self.network_ = self._describe(tuple(train_rows.shape[1:]))
         target, penalty = build(self.network_, seed)
         target.module.to(train_rows.device)
-        plan = Plan(
+        plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, self.alpha, self.reference, self.averaging,
             self.keep, self.patience,
         )  # fmt: skip
@@ -322,7 +323,7 @@ class GradCon(Detector):
             )
         return {"kind": kind, "channels": shape[0], "height": shape[1], "width": shape[2]}
 
-    def _fingerprint(self, plan: Plan, rows: Tensor, seed: int) -> str:
+    def _fingerprint(self, plan: TrainingPlan, rows: Tensor, seed: int) -> str:
         described = json.dumps([asdict(plan) | {"epochs": None}, self.network_, seed, list(rows.shape)])
         digest = hashlib.sha256(described.encode())
         digest.update(rows.cpu().contiguous().numpy().tobytes())

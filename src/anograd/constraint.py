@@ -1,0 +1,71 @@
+"""GradCon's gradient constraint: the running mean of gradients, and how well a gradient points along it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anograd.target import Target, evaluating
+
+COSINE_FLOOR = 1e-8
+EMA_DECAY = 0.99
+
+
+class RunningMean:
+    """Mean of the gradients seen so far, by parameter: GradCon's reference."""
+
+    def __init__(self, target: Target, averaging: str) -> None:
+        self.sums = {name: torch.zeros_like(p) for name, p in target.parameters().items()}
+        self.steps = 0
+        self.decay = EMA_DECAY if averaging == "ema" else None
+
+    def mean(self) -> dict[str, Tensor]:
+        """Return the mean by parameter name; zeros before the first step."""
+        if self.decay is None:
+            weight = float(max(self.steps, 1))
+        else:
+            weight = 1 - self.decay ** max(self.steps, 1)
+        return {name: total / weight for name, total in self.sums.items()}
+
+    def add(self, gradients: Sequence[Tensor]) -> None:
+        """Take in one step's gradients, in the order of the parameters."""
+        with torch.no_grad():
+            for total, gradient in zip(self.sums.values(), gradients, strict=True):
+                if self.decay is None:
+                    total += gradient
+                else:
+                    total.mul_(self.decay).add_(gradient, alpha=1 - self.decay)
+        self.steps += 1
+
+
+def alignment(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
+    """Return the mean cosine between gradients and reference over the parameters, in -1..1.
+
+    Each parameter counts as one flattened vector, not entry by entry.
+    """
+    cosines = [
+        F.cosine_similarity(g.flatten(), r.flatten(), dim=0, eps=COSINE_FLOOR)
+        for g, r in zip(gradients, reference, strict=True)
+    ]
+    return torch.stack(cosines).mean()
+
+
+def mean_gradient(target: Target, x: Tensor, batch_size: int) -> dict[str, Tensor]:
+    """Return the gradient of the mean loss over all rows, by parameter name: a reference after the fact.
+
+    The network is used in evaluation mode and given back as it was.
+    """
+    stand_ins = {name: p.detach().requires_grad_() for name, p in target.parameters().items()}
+    others = {name: p.detach() for name, p in target.module.named_parameters() if name not in stand_ins}
+    total = {name: torch.zeros_like(p) for name, p in stand_ins.items()}
+    for batch in torch.split(x, batch_size):
+        with evaluating(target.module), torch.enable_grad():
+            output = torch.func.functional_call(target.module, {**others, **stand_ins}, (batch,))
+            loss = target.loss(output, batch).sum()
+        gradients = torch.autograd.grad(loss, list(stand_ins.values()), materialize_grads=True)
+        for name, gradient in zip(total, gradients, strict=True):
+            total[name] += gradient / len(x)
+    return total
