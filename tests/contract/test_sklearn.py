@@ -11,6 +11,6 @@ from anograd import GradCon
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([GradCon(epochs=3)])
+@parametrize_with_checks([GradCon(epochs=3), GradCon(target="dense", hidden=(6, 2), epochs=3)])
 def test_gradcon(estimator: Any, check: Any) -> None:
     check(estimator)

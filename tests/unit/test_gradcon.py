@@ -34,6 +34,10 @@ def quick(**parameters: Any) -> GradCon:
         ({"keep": "best"}, "keep='best' was given: write one of objective, reconstruction, last"),
         ({"epochs": 0}, "epochs=0 must be 1 or more"),
         ({"batch_size": 0}, "batch_size=0 must be 1 or more"),
+        ({"patience": 0}, "patience=0 must be 1 or more"),
+        ({"learning_rate": 0}, "learning_rate=0 must be above 0"),
+        ({"hidden": ()}, r"hidden=\(\): give the encoder's widths"),
+        ({"hidden": (8, 0)}, r"hidden=\(8, 0\): give the encoder's widths"),
         ({"validation": 1.0}, r"validation=1\.0 is a share"),
         ({"validation": 0.5, "calibration": 0.5}, "leave no rows to train on"),
         ({"false_alarm_rate": 5}, "false_alarm_rate=5 must lie between 0 and 1"),
@@ -197,6 +201,7 @@ def test_as_published_is_the_papers_setting() -> None:
     assert {name: detector.get_params()[name] for name in expected} == expected
     assert GradCon.as_published().epochs == 1000
     fitted = detector.set_params(random_state=0).fit(IMAGES)
+    assert fitted.split_ == {"train": 54, "validation": 6, "calibration": 0}
     assert len(fitted.calibration_.scores) == 6  # the validation rows stand in
 
 
@@ -229,6 +234,7 @@ def test_an_adopted_network_takes_rows_as_they_are() -> None:
     sentences = RNG.integers(0, 9, (60, 5))
     detector = GradCon(target=Target.adopt(net, loss=loss), random_state=0).fit(sentences)
     assert detector.alignment(sentences).shape == (60, 3)
+    assert detector.split_ == {"train": 48, "validation": 0, "calibration": 12}  # no epoch to choose
     with pytest.raises(ValueError, match="shape 7, but the detector was fitted on 5"):
         detector.anomaly_score(np.zeros((2, 7), dtype=int))
 

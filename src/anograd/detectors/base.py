@@ -124,7 +124,6 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         seed = _draw_seed(self.random_state)
         normal = rows[torch.from_numpy(~known)]
         train, validation, held_out = self._split(normal, seed)
-        self.split_ = {"train": len(train), "validation": len(validation), "calibration": len(held_out)}
         self.encoder_ = encoder
         self._learn(train.to(device), validation.to(device), seed)
         self._calibrate(held_out)
@@ -137,9 +136,13 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 f"n_samples={n} normal rows are too few to fit and to calibrate on: at least 4 are wanted"
             )
         held_out = size_of_calibration(n, self.calibration) if self.calibration else 0
-        validating = max(1, round(self.validation * n)) if self.validation else 0
+        # An adopted network has no epoch to choose, so these rows are better spent on its mean gradient.
+        choosing = self.validation and not (held_out and self._raw_rows())
+        validating = max(1, round(self.validation * n)) if choosing else 0
+        training = n - validating - held_out
+        self.split_ = {"train": training, "validation": validating, "calibration": held_out}
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        parts = torch.split(rows[order], [n - validating - held_out, validating, held_out])
+        parts = torch.split(rows[order], [training, validating, held_out])
         train, validation, held = parts
         # A share of 0 means: the rows before it in the line do its work as well.
         validation = validation if validating else train

@@ -249,9 +249,14 @@ class GradCon(Detector):
                 f"target={self.target!r}: write one of {', '.join(map(repr, KINDS))}, or hand over a "
                 f"network: target=Target.adopt(net, layers='decoder.*.weight')"
             )
-        for name in ("epochs", "batch_size"):
-            if int(getattr(self, name)) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be 1 or more")
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if not (value is None and name == "patience") and int(value) < 1:
+                raise ValueError(f"{name}={value!r} must be 1 or more")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate!r} must be above 0: 1e-3 suits most")
+        if self.hidden is not None and (not len(self.hidden) or min(self.hidden) < 1):
+            raise ValueError(f"hidden={self.hidden!r}: give the encoder's widths, code last, such as (64, 8)")
 
     def _learn(self, train_rows: Tensor, validation: Tensor, seed: int) -> None:
         if isinstance(self.target, Target):
