@@ -16,6 +16,14 @@ from typing import Annotated, Any
 # Before torch loads: threads that spin while they wait make small networks far slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from typer.core import TyperGroup
+except ImportError as error:
+    raise SystemExit("error: the command line needs typer and rich: pip install 'anograd[cli]'") from error
+
 import torch
 
 from anograd import demo as demonstration
@@ -24,14 +32,6 @@ from anograd._version import __version__
 from anograd.data import labels, names
 from anograd.detectors import DETECTORS, Detector, load
 from anograd.labelled import read_features, read_labelled
-
-try:
-    import typer
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from typer.core import TyperGroup
-except ImportError as error:
-    raise SystemExit("error: the command line needs typer and rich: pip install 'anograd[cli]'") from error
 
 ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
 STOPPED = 130  # what a shell expects after Ctrl-C

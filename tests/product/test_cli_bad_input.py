@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from tests.product.conftest import fails, misused, real, table, works
+from tests.product.conftest import ENVIRONMENT, fails, misused, real, table, works
 
 import anograd as ag
 from anograd import cli
@@ -225,3 +227,12 @@ def test_an_error_in_a_real_process_is_one_line(tmp_path):
     assert told.stdout == ""
     assert told.stderr.startswith("error: there is no file or folder ")
     assert told.stderr.count("\n") == 1
+
+
+def test_without_the_extra_the_command_says_which_one_it_needs():
+    code = "import sys; sys.modules.update(typer=None, rich=None); import anograd.cli"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    assert result.returncode == 1
+    assert result.stderr == "error: the command line needs typer and rich: pip install 'anograd[cli]'\n"
