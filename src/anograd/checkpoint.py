@@ -85,10 +85,7 @@ class TrainingState:
                 f"{path} was left by a fit with other data or settings: remove it to start afresh, "
                 f"or repeat that fit's settings to go on"
             )
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition("/")
-            groups.setdefault(group, {})[rest] = tensor
+        groups = grouped(tensors)
         self.target.module.load_state_dict(groups["weights"])
         device = next(self.target.module.parameters()).device
         with torch.no_grad():
@@ -104,6 +101,15 @@ class TrainingState:
         self.epoch, self.mean.steps = numbers["epoch"], numbers["steps"]
         self.best, self.best_epoch = numbers["best"], numbers["best_epoch"]
         self.history = numbers["history"]
+
+
+def grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return tensors named "group/name" by group and name."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition("/")
+        groups.setdefault(group, {})[rest] = tensor
+    return groups
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

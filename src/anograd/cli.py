@@ -29,7 +29,7 @@ import torch
 from anograd import demo as demonstration
 from anograd import report, store
 from anograd._version import __version__
-from anograd.data import labels, names
+from anograd.data import names
 from anograd.detectors import DETECTORS, Detector, load
 from anograd.labelled import read_features, read_labelled
 
@@ -202,7 +202,7 @@ def fit(
     with _parents(out):
         _fit(made, X, y, partial)
         _save(made, out, partial)
-    _say_what_was_fitted(made, len(X), y, output)
+    _say_what_was_fitted(made, len(X), output)
 
 
 def _save(detector: Detector, out: Path, partial: Path) -> None:
@@ -283,8 +283,8 @@ def _bar(epochs: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         bar.stop()
 
 
-def _say_what_was_fitted(detector: Any, n: int, y: Any, output: Path) -> None:
-    known = int(labels(y, n).sum())
+def _say_what_was_fitted(detector: Any, n: int, output: Path) -> None:
+    known = n - sum(detector.split_.values())
     left_out = f"; {known:,} known anomalies left out" if known else ""
     typer.echo(f"rows: {report.split(detector.split_)}{left_out}")
     last = detector.kept_epoch_ == detector.get_params()["epochs"]

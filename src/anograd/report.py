@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
-# Not worth a line in a description: they say where and how loudly a fit ran, not what came of it.
-CIRCUMSTANCES = ("device", "random_state", "progress", "checkpoint")
+# Not worth a line among the settings: they say where and with which draw a fit ran.
+CIRCUMSTANCES = ("device", "random_state")
 
 
 def scores_csv(rows: Iterable[int | str], scores: Floats, p: Floats, alarms: NDArray[np.bool_]) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from anograd.constraint import COSINE_FLOOR
 from anograd.gradients import PerSample
-
-COSINE_FLOOR = 1e-8
 
 
 def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,11 +16,13 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
 from anograd import store
+from anograd.checkpoint import grouped
 from anograd.data import Pixels, labels, to_array
 from anograd.decide import Calibration, size_of_calibration
 from anograd.detectors.paper import Paper
 from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.target import Target
+from anograd.train import Observer
 
 SCORED_AT_ONCE = 512  # rows; enough to keep the kernels busy, small enough to stay in bounded memory
 OF_THE_PROCESS = ("progress", "checkpoint")  # parameters that a stored model says nothing of
@@ -50,7 +52,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     missing: Missing
     device: str
     random_state: Any
-    progress: bool | Callable[[str, Mapping[str, Any]], None]
+    progress: bool | Observer
     checkpoint: Any
 
     @abstractmethod
@@ -263,10 +265,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def from_stored(cls, stored: store.Stored, target: Target | None, device: str | None) -> Self:
         """Return the detector that a folder holds; `anograd.load` is the way to call it."""
         manifest = stored.manifest
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in stored.tensors.items():
-            group, _, rest = name.partition("/")
-            groups.setdefault(group, {})[rest] = tensor
+        groups = grouped(stored.tensors)
         parameters = manifest["parameters"] | ({"device": device} if device is not None else {})
         detector = cls(**parameters)
         encoder = manifest["encoder"]

@@ -24,7 +24,7 @@ from anograd.networks import ConvAutoencoder, DenseAutoencoder
 from anograd.represent import cosine
 from anograd.score import gradcon_score
 from anograd.target import Target
-from anograd.train import TrainingPlan, seeded, train
+from anograd.train import Observer, TrainingPlan, seeded, train
 
 KINDS = ("auto", "cae", "vae", "dense")
 DECODER = "up.*.weight"
@@ -166,7 +166,7 @@ class GradCon(Detector):
         missing: Missing = "refuse",
         device: str = "auto",
         random_state: Any = None,
-        progress: bool | Callable[[str, Mapping[str, Any]], None] = False,
+        progress: bool | Observer = False,
         checkpoint: Any = None,
     ) -> None:
         self.target = target

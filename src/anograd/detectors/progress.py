@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-Observer = Callable[[str, Mapping[str, Any]], None]
+from anograd.train import Observer
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class Encoder:
 
 
 def encode(
-    estimator: BaseEstimator, X: Any, normal: np.ndarray[Any, Any], *, raw: bool, missing: Missing
+    estimator: BaseEstimator, X: Any, normal: Array, *, raw: bool, missing: Missing
 ) -> tuple[Encoder, Tensor]:
     """Return an encoder fitted on the normal rows of `X`, and all rows encoded by it.
 
@@ -106,7 +106,7 @@ def _raw(X: Any) -> Array:
     rows = np.asarray(X)
     if rows.ndim == 0 or len(rows) == 0:
         raise ValueError(f"X has shape {rows.shape}: at least one row is wanted, (n, ...)")
-    if rows.dtype == object or rows.dtype.kind in "USO":
+    if rows.dtype.kind in "USO":
         raise ValueError(f"X holds {rows.dtype}: the network that was handed in takes numbers")
     check_finite(rows)
     return np.ascontiguousarray(rows, dtype=np.float32 if rows.dtype.kind == "f" else np.int64)

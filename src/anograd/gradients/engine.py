@@ -107,9 +107,7 @@ def per_sample(
         )
     planned = plan(target, x)
     step = planned.chunk(memory)
-    chunks = [
-        _one_chunk(target, planned, rows, wanted, references, sketch, step) for rows in torch.split(x, step)
-    ]
+    chunks = [_one_chunk(target, planned, rows, wanted, references, sketch) for rows in torch.split(x, step)]
     joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
     return PerSample(**{name: joined.get(name) for name in QUANTITIES}, layers=target.layers)
 
@@ -149,15 +147,13 @@ def _one_chunk(
     wanted: tuple[str, ...],
     references: dict[str, Tensor],
     sketch: Sketch,
-    step: int,
 ) -> dict[str, Tensor]:
-    loss, factors = _factors(target, planned, x, step, anything=set(wanted) != {"loss"})
-    shapes = {name: p.shape for name, p in target.parameters().items()}
+    loss, factors = _factors(target, planned, x, anything=set(wanted) != {"loss"})
     columns: dict[str, list[Tensor]] = {name: [] for name in wanted if name != "loss"}
     if columns:
-        for name in target.layers:
-            projections = sketch.projections(name, target.parameters()[name]) if "sketch" in wanted else None
-            reduced = reduce(factors.pop(name), shapes[name], columns, references.get(name), projections)
+        for name, parameter in target.parameters().items():
+            projections = sketch.projections(name, parameter) if "sketch" in wanted else None
+            reduced = reduce(factors.pop(name), parameter.shape, columns, references.get(name), projections)
             for quantity, column in reduced.items():
                 columns[quantity].append(column)
     found = {name: torch.cat(column, dim=1) for name, column in columns.items()}
@@ -165,7 +161,7 @@ def _one_chunk(
 
 
 def _factors(
-    target: Target, planned: Plan, x: Tensor, step: int, anything: bool
+    target: Target, planned: Plan, x: Tensor, anything: bool
 ) -> tuple[Tensor, dict[str, list[Factors]]]:
     """Return the losses and, for each chosen parameter, the factors of each of its uses."""
     ruled = planned.by(RULE) if anything else ()
@@ -177,7 +173,10 @@ def _factors(
             "through depends on the data or on the batch: choose layers that are always called"
         )
     factors: dict[str, list[Factors]] = {name: [] for name in target.layers}
-    uses = {(layer, one.name, own) for one in planned.served if one.by == RULE for layer, own in one.uses}
+    held_by: dict[str, list[tuple[str, str]]] = {}
+    for one in planned.served:
+        for layer_name, own in one.uses if one.by == RULE else ():
+            held_by.setdefault(layer_name, []).append((one.name, own))
     for call, d in zip(tape.calls, tape.gradients() if ruled else (), strict=True):
         layer = target.module.get_submodule(call.layer)
         if len(call.a) != len(x) or len(d) != len(x):
@@ -185,12 +184,12 @@ def _factors(
                 f"layer '{call.layer}' sees {len(call.a)} rows in a batch of {len(x)}: "
                 f"the first axis must be the rows throughout the network"
             )
-        for layer_name, name, own in uses:
-            found = find_rule(layer, own) if layer_name == call.layer else None
-            if found is not None:
-                factors[name].append(found(layer, call.a, d))
+        for name, own in held_by[call.layer]:
+            found = find_rule(layer, own)
+            assert found is not None  # the plan says so
+            factors[name].append(found(layer, call.a, d))
     if anything:
-        for name, gradient in _fallen_back(target, planned, x, step):
+        for name, gradient in _fallen_back(target, planned, x):
             factors[name].append(Direct(gradient))
         for name, parameter in target.parameters().items():
             if not factors[name]:  # never called, so nothing depends on it
@@ -198,8 +197,8 @@ def _factors(
     return tape.loss.detach(), factors
 
 
-def _fallen_back(target: Target, planned: Plan, x: Tensor, step: int) -> Iterator[tuple[str, Tensor]]:
+def _fallen_back(target: Target, planned: Plan, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     if by_vmap := planned.by(VMAP):
-        yield from vmap_gradients(target, x, by_vmap, step).items()
+        yield from vmap_gradients(target, x, by_vmap).items()
     if by_rows := planned.by(ROWS):
         yield from row_gradients(target, x, by_rows).items()

@@ -16,9 +16,7 @@ from anograd.gradients.tape import record
 from anograd.target import Target, evaluating
 
 
-def vmap_gradients(
-    target: Target, x: Tensor, names: Sequence[str], chunk: int | None = None
-) -> dict[str, Tensor]:
+def vmap_gradients(target: Target, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """Return the gradient of each row's loss for the named parameters, each (n, *shape), by ``vmap(grad)``.
 
     Raises
@@ -36,7 +34,7 @@ def vmap_gradients(
     with evaluating(target.module), warnings.catch_warnings():
         # Layers without a batching rule of their own are looped over inside vmap; the plan says what is slow.
         warnings.filterwarnings("ignore", message="There is a performance drop")
-        gradients: dict[str, Tensor] = vmap(grad(loss_of_row), in_dims=(None, 0), chunk_size=chunk)(chosen, x)
+        gradients: dict[str, Tensor] = vmap(grad(loss_of_row), in_dims=(None, 0))(chosen, x)
     return {name: gradients[name].detach() for name in names}
 
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -165,12 +165,7 @@ def _probe(target: Target, row: Tensor) -> Plan:
     kept = {layer for one in served if one.by == RULE for layer, _ in one.uses}
     waiting = [one.name for one in served if one.by == VMAP]
     if waiting and (error := _vmap_error(target, row, waiting)):
-        served = [
-            Served(one.name, one.shape, ROWS, one.uses, one.layer, f"vmap: {error}")
-            if one.by == VMAP
-            else one
-            for one in served
-        ]
+        served = [replace(one, by=ROWS, why=f"vmap: {error}") if one.by == VMAP else one for one in served]
     held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
     calls = tuple(call.layer for call in tape.calls if call.layer in kept)
     return Plan(tuple(served), calls, sum(held.values()) + 2 * held_by_gradients + row.numel() * 8)
@@ -181,11 +176,9 @@ def _checked(one: Served, tape: Tape, gradients: list[Tensor], uses: Counter[str
     own = {layer for layer, _ in one.uses}
     calls = [(call, d) for call, d in zip(tape.calls, gradients, strict=True) if call.layer in own]
     if uses[one.name] != len(calls):
-        return Served(one.name, one.shape, VMAP, one.uses, one.layer, "also used outside its layer")
+        return replace(one, by=VMAP, why="also used outside its layer")
     if any(call.a.shape[0] != 1 or d.shape[0] != 1 for call, d in calls):
-        return Served(
-            one.name, one.shape, VMAP, one.uses, one.layer, "its input does not have the rows first"
-        )
+        return replace(one, by=VMAP, why="its input does not have the rows first")
     return one
 
 
