@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 from anograd._version import __version__
 
 if TYPE_CHECKING:
-    from anograd.detectors import GradCon, load
+    from anograd.detectors import R2AD2, GradCon, load
     from anograd.gradients import Sketch, per_sample, plan
     from anograd.target import Target
 
-__all__ = ["GradCon", "Sketch", "Target", "__version__", "load", "per_sample", "plan"]
+__all__ = ["R2AD2", "GradCon", "Sketch", "Target", "__version__", "load", "per_sample", "plan"]
 
 # Torch and scikit-learn take seconds to load, so they wait until a name is asked for.
 _HOMES = {
     "GradCon": "anograd.detectors",
+    "R2AD2": "anograd.detectors",
     "Sketch": "anograd.gradients",
     "Target": "anograd.target",
     "load": "anograd.detectors",

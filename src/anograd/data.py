@@ -2,18 +2,22 @@
 
 import numbers
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils.validation import _num_samples
 
 from anograd.files import names as names
 from anograd.files import read as read
+from anograd.files import scan as scan
+from anograd.finite import check_finite
 
 Array = NDArray[Any]
+SLICE = 8_192  # rows of a lazy frame that are held at once: fewer take longer, more take memory
 
 
 def is_frame(X: object) -> bool:
@@ -32,6 +36,54 @@ def frame_library(X: object) -> str | None:
         ):
             return library
     return None
+
+
+def is_lazy(X: object) -> bool:
+    """Return True for a polars LazyFrame, a table that is read in pieces; polars is not imported."""
+    return any(
+        kind.__module__.partition(".")[0] == "polars" and kind.__name__ == "LazyFrame"
+        for kind in type(X).__mro__
+    )
+
+
+def collect(X: Any) -> Any:
+    """Return the frame that a lazy frame stands for.
+
+    Raises
+    ------
+    ValueError
+        What it is made from could not be read, or has no such column.
+    """
+    from polars.exceptions import PolarsError
+
+    try:
+        return X.collect()
+    except PolarsError as error:
+        raise ValueError(
+            f"the lazy frame could not be read, its file is damaged or its query is wrong: {error}"
+        ) from error
+
+
+def slices(X: Any) -> Iterator[tuple[int, Any]]:
+    """Return the pieces of a lazy frame in order: the number of the first row, and the frame."""
+    n = number_of_rows(X)
+    for start in range(0, max(n, 1), SLICE):
+        yield start, collect(X.slice(start, SLICE))
+
+
+def number_of_rows(X: Any) -> int:
+    """Return how many rows there are; of a lazy frame they are counted, not read.
+
+    Raises
+    ------
+    TypeError
+        `X` has no rows.
+    """
+    if not is_lazy(X):
+        return int(_num_samples(X))
+    import polars
+
+    return int(collect(X.select(polars.len())).item())
 
 
 def to_array(X: Any) -> Any:
@@ -59,45 +111,6 @@ def to_array(X: Any) -> Any:
     if isinstance(X, torch.utils.data.Dataset):
         return _stack(X)
     return X
-
-
-def check_finite(array: Array, columns: Sequence[str] | None = None, what: str = "X") -> None:
-    """Return nothing when every number is finite; else raise an error that names the first cell that is not.
-
-    Parameters
-    ----------
-    array : ndarray (n, p) or (n, C, *size)
-        A table or images; integers and booleans pass at once.
-    columns : sequence of str, optional
-        Column names of a table, for the message.
-    what : str
-        What the message calls the array.
-
-    Raises
-    ------
-    ValueError
-        Says row and column (or channel and pixel), the count of such cells, and the remedy.
-    """
-    if array.dtype.kind not in "fc":
-        return
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(array.sum()):  # one pass without a mask: the common case costs no memory
-            return
-    bad = ~np.isfinite(array)
-    if not bad.any():  # the sum overflowed, the numbers are fine
-        return
-    row, *place = (int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
-    kind = "NaN" if np.isnan(array[(row, *place)]) else "infinity"
-    where, fill = f"row {row}", ""
-    if array.ndim == 2:
-        where += f", column {place[0]}" + (f" ({columns[place[0]]!r})" if columns is not None else "")
-        fill = ", or fill them: missing='impute' replaces NaN, never infinity"
-    elif place:
-        where += f", channel {place[0]}, pixel {tuple(place[1:])}"
-    raise ValueError(
-        f"{what} holds {kind} at {where}, counted from 0 ({int(bad.sum())} such cells in all); finite "
-        f"numbers are wanted: drop the rows that hold them{fill}"
-    )
 
 
 def labels(y: Any, n: int) -> NDArray[np.bool_]:
@@ -136,13 +149,16 @@ def labels(y: Any, n: int) -> NDArray[np.bool_]:
             f"y has shape {given.shape}, but X has {n} rows; one label a row is wanted, shape ({n},)"
         )
     codes = "0/1 where 1 marks a known anomaly, or +1/-1 where -1 marks one"
-    missing = np.array([str(value) in ("nan", "None", "<NA>") for value in given.tolist()], dtype=bool)
+    if given.dtype.kind in "biuf":
+        missing = np.isnan(given)
+    else:
+        missing = np.array([str(value) in ("nan", "None", "<NA>") for value in given.tolist()], dtype=bool)
     if missing.any():
         row = int(missing.argmax())
         raise ValueError(
             f"y holds NaN at row {row}; y is {codes}. Give an unlabelled row the normal code (0 or +1)"
         )
-    values = set(given.tolist())
+    values = set((given if given.dtype.kind == "O" else np.unique(given)).tolist())
     signed = -1 in values
     if not values <= ({-1, 1} if signed else {0, 1}):
         shown = ", ".join(sorted(map(repr, values))[:6]) + (", ..." if len(values) > 6 else "")

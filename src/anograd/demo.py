@@ -144,7 +144,7 @@ def run(
     files = {"model": place / MODEL, "scores": place / SCORES}
     detector.save(files["model"])
     # A row is called by its index in load_digits().
-    report.write_whole(files["scores"], report.scores_csv(rows.tolist(), scores, p, alarms).encode())
+    report.write_scores(files["scores"], rows.tolist(), scores, p, alarms)
     missing = ""
     try:
         title = f"GradCon on digits: {digit} is normal (seed {seed})"

@@ -57,6 +57,31 @@ def read(source: str | Path) -> Any:
     raise ValueError(f"{str(path)!r} ends in {ending!r}, which cannot be read; wanted is {WANTED}")
 
 
+def scan(source: str | Path) -> Any:
+    """Return what `read` returns, but for Parquet a polars LazyFrame, which is read in pieces.
+
+    Parameters
+    ----------
+    source : str or Path
+        As for `read`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ImportError
+        As in `read`.
+    """
+    path = Path(source)
+    if path.suffix.lower() != ".parquet" or not path.is_file():
+        return read(source)
+    polars = _extra("polars", "tables", path)
+    try:
+        table = polars.scan_parquet(path, glob=False)
+        table.collect_schema()  # a file that is cut short shows here
+    except (polars.exceptions.PolarsError, *BROKEN) as error:
+        raise _damaged(path, error) from error
+    return table
+
+
 def names(source: str | Path) -> list[str] | None:
     """Return the image paths below a folder, sorted, with "/" on every system; None for a file.
 
@@ -87,9 +112,7 @@ def _read_numpy(path: Path, key: str) -> NDArray[Any]:
                 f"{str(path)!r} holds Python objects (a pickle), which could run code when read; save "
                 "plain numbers: np.save(path, array.astype('float32'))"
             ) from error
-        raise ValueError(
-            f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}"
-        ) from error
+        raise _damaged(path, error) from error
     given = f"has no array {key!r}" if key else "holds several arrays, or none"
     raise ValueError(f"{str(path)!r} {given}; it holds {keys}, and one of them is wanted: {path.name}:key")
 
@@ -98,12 +121,10 @@ def _read_table(path: Path) -> Any:
     polars = _extra("polars", "tables", path)
     try:
         if path.suffix.lower() == ".parquet":
-            return polars.read_parquet(path)
+            return polars.read_parquet(path, glob=False)
         return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
     except (polars.exceptions.PolarsError, *BROKEN) as error:
-        raise ValueError(
-            f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _read_images(root: Path) -> NDArray[np.uint8]:
@@ -141,6 +162,10 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
         stack[i] = chw
     assert stack is not None
     return stack
+
+
+def _damaged(path: Path, error: BaseException) -> ValueError:
+    return ValueError(f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}")
 
 
 def _line(error: BaseException) -> str:

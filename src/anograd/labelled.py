@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from anograd.data import is_frame, read
+from anograd.data import Array, collect, is_frame, is_lazy, number_of_rows, read, scan
 
 SHOWN = 20
 
 
-def read_labelled(data: str, label: str | None, normal: Sequence[str]) -> tuple[Any, list[Any] | None]:
+def read_labelled(
+    data: str, label: str | None, normal: Sequence[str], drop: Sequence[str] = ()
+) -> tuple[Any, Array | None]:
     """Return the rows in a file without their label column, and y for `fit`: 1 marks a known anomaly.
 
     Parameters
     ----------
     data : str
-        What `anograd.data.read` takes.
+        What `anograd.data.scan` takes; Parquet is read in pieces.
     label : str or None
         A column of the table in `data`, or a file of labels: ``y.npy``, ``y.npz:key``. None: no labels.
     normal : sequence of str
         The normal labels as somebody typed them; all others are known anomalies. When empty, the labels
         must be 0 and 1, or +1 and -1, and are handed on as they are.
+    drop : sequence of str
+        Columns to leave out, such as a row's number.
 
     Raises
     ------
@@ -33,31 +37,33 @@ def read_labelled(data: str, label: str | None, normal: Sequence[str]) -> tuple[
         No such column, another number of labels than rows, a row without one, other labels than 0 and 1 or
         +1 and -1, or a normal one that does not occur; the message lists what there is.
     """
-    X = read(data)
+    X = _without(scan(data), data, drop, "--drop")
     if label is None:
         return X, None
     X, values = _split(X, data, label)
-    for row, value in enumerate(values):
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            raise ValueError(
-                f"{label!r} has no label in row {row}, counted from 0; one a row is wanted: drop the row, or "
-                "give it the normal label"
-            )
-    there = sorted(set(values), key=lambda value: (type(value).__name__, value))
+    there = values.unique().to_list() if hasattr(values, "unique") else np.unique(values).tolist()
+    if any(map(_is_missing, there)):
+        row = next(row for row, value in enumerate(values) if _is_missing(value))
+        raise ValueError(
+            f"{label!r} has no label in row {row}, counted from 0; one a row is wanted: drop the row, or "
+            "give it the normal label"
+        )
+    there.sort(key=lambda value: (type(value).__name__, value))
     if not normal:
         if not (set(there) <= {0, 1} or set(there) <= {-1, 1}):
             raise ValueError(
                 f"{label!r} holds {_listed(there)}; where labels are not 0 and 1 (1 is a known anomaly) or "
                 f"+1 and -1 (-1 is one), say which are normal: --normal VALUE, such as --normal {there[0]}"
             )
-        return X, values
+        return X, np.asarray(values)
     for text in normal:
         if not any(_means(value, text) for value in there):
             raise ValueError(
                 f"--normal {text} does not occur in {label!r}, which holds {_listed(there)}; give one of them"
             )
-    chosen = {value for value in there if any(_means(value, text) for text in normal)}
-    return X, [int(value not in chosen) for value in values]
+    odd = [value for value in there if not any(_means(value, text) for text in normal)]
+    marked = values.is_in(odd) if hasattr(values, "is_in") else np.isin(values, odd)
+    return X, np.asarray(marked, dtype=np.int8)
 
 
 def read_features(data: str, label: str | None, fitted: Sequence[str] | None) -> Any:
@@ -66,7 +72,7 @@ def read_features(data: str, label: str | None, fitted: Sequence[str] | None) ->
     Parameters
     ----------
     data : str
-        What `anograd.data.read` takes.
+        What `anograd.data.scan` takes; Parquet is read in pieces.
     label : str or None
         A column to leave out of a table.
     fitted : sequence of str or None
@@ -75,45 +81,88 @@ def read_features(data: str, label: str | None, fitted: Sequence[str] | None) ->
     Raises
     ------
     ValueError
-        No such column, or one too many, which may be the label.
+        No such column.
+
+    Warns
+    -----
+    UserWarning
+        For columns that the detector does not know, which are left out.
     """
-    X = read(data)
-    if not is_frame(X):
-        if label is not None:
-            raise ValueError(f"--label leaves out a column, but {data!r} holds an array; leave --label out")
+    X = _without(scan(data), data, [label] if label is not None else [], "--label")
+    return only_fitted(X, data, fitted)
+
+
+def only_fitted(X: Any, data: str, fitted: Sequence[str] | None) -> Any:
+    """Return a table without the columns that a detector does not know, which a warning names.
+
+    Parameters
+    ----------
+    X : array, frame or lazy frame
+    data : str
+        What the warning calls it.
+    fitted : sequence of str or None
+        The columns that the detector was fitted on, where it knows their names.
+
+    Warns
+    -----
+    UserWarning
+        For columns that are left out. Where one of the fitted columns is missing all stay,
+        so that the error to come can name them.
+    """
+    there = _columns(X)
+    if fitted is None or there is None or not set(fitted) <= set(there):
         return X
-    if label is not None:
-        if label not in X.columns:
-            raise ValueError(
-                f"{data!r} has no column {label!r} to leave out, it has {_listed(X.columns)}; give one of "
-                "them, or leave --label out"
-            )
-        return X.drop(label)
-    extra = [name for name in X.columns if name not in fitted] if fitted is not None else []
-    if fitted is not None and len(extra) == 1 and len(X.columns) == len(fitted) + 1:
-        raise ValueError(
-            f"{data!r} has one column more than the model was fitted on, {extra[0]!r}; drop it, or, where it "
-            f"holds the labels: --label {extra[0]}"
+    extra = [name for name in there if name not in set(fitted)]
+    if extra:
+        warnings.warn(
+            f"{data!r} has columns that the model was not fitted on, and they are left out: {_listed(extra)}",
+            stacklevel=2,
         )
-    return X
+    return X.drop(extra)
 
 
-def _split(X: Any, data: str, label: str) -> tuple[Any, list[Any]]:
-    """Return the rows, and one label for each of them."""
-    if is_frame(X) and label in X.columns:
-        return X.drop(label), X[label].to_list()
-    if is_frame(X) and ".np" not in label:
+def _without(X: Any, data: str, columns: Sequence[str], flag: str) -> Any:
+    """Return a table without some columns, which must be there."""
+    there = _columns(X)
+    if not columns:
+        return X
+    if there is None:
+        raise ValueError(f"{flag} leaves out a column, but {data!r} holds an array; leave {flag} out")
+    for name in columns:
+        if name not in there:
+            raise ValueError(
+                f"{data!r} has no column {name!r} to leave out, it has {_listed(there)}; give one of "
+                f"them, or leave {flag} out"
+            )
+    return X.drop(list(dict.fromkeys(columns)))
+
+
+def _columns(X: Any) -> list[str] | None:
+    return list(X.collect_schema().names()) if is_frame(X) or is_lazy(X) else None
+
+
+def _split(X: Any, data: str, label: str) -> tuple[Any, Any]:
+    """Return the rows, and one label for each of them: a polars Series or an array."""
+    there = _columns(X)
+    if there is not None and label in there:
+        column = X.select(label)
+        return X.drop(label), (collect(column) if is_lazy(X) else column)[label]
+    if there is not None and ".np" not in label:
         raise ValueError(
-            f"{data!r} has no column {label!r}, it has {_listed(X.columns)}; --label takes one of them, or a "
+            f"{data!r} has no column {label!r}, it has {_listed(there)}; --label takes one of them, or a "
             "file of labels (y.npy, y.npz:key)"
         )
-    found = read(label)
-    if not isinstance(found, np.ndarray) or found.shape != (len(X),):
+    found, n = read(label), number_of_rows(X)
+    if not isinstance(found, np.ndarray) or found.shape != (n,):
         raise ValueError(
-            f"the labels {label!r} have the shape {found.shape}, but {data!r} holds {len(X)} rows; one label "
-            f"a row is wanted, shape ({len(X)},), as y.npy or y.npz:key"
+            f"the labels {label!r} have the shape {found.shape}, but {data!r} holds {n} rows; one label "
+            f"a row is wanted, shape ({n},), as y.npy or y.npz:key"
         )
-    return X, [value.decode() if isinstance(value, bytes) else value for value in found.tolist()]
+    return X, np.char.decode(found) if found.dtype.kind == "S" else found
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value  # NaN is unlike itself, whatever kind of float it is
 
 
 def _means(value: Any, text: str) -> bool:

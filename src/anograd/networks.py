@@ -1,6 +1,7 @@
 """The networks anograd builds itself: convolutional and dense autoencoders, and a variational one.
 
 Each keeps its decoder in ``up``, so that ``"up.*.weight"`` names the decoder's kernels in all of them.
+GradCon's come first, R2-AD2's, which have dropout and give logits, after them.
 """
 
 from __future__ import annotations
@@ -109,6 +110,143 @@ def _dense(widths: Sequence[int], last: nn.Module | None) -> nn.Sequential:
     for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     layers[-1:] = [last] if last is not None else []
+    return nn.Sequential(*layers)
+
+
+class DropoutAutoencoder(nn.Module):
+    """R2-AD2's autoencoder for tables: linear layers, ReLU and dropout between, logits at the end.
+
+    There is no dropout after the code. The sigmoid is left to the loss, "bce_with_logits", whose gradient
+    stays linear in the residual where a sigmoid saturates and where a row lies outside 0..1.
+
+    Parameters
+    ----------
+    features : int
+        Input features p.
+    hidden : sequence of int
+        Widths of the encoder's layers, the code last; the decoder mirrors them.
+    dropout : float, default 0.4
+        Share of the values dropped in training.
+
+    Notes
+    -----
+    Kernels start Glorot-uniform and biases at zero, as in Keras.
+
+    **Differs from the paper** in the seventh digit: Keras adds 1e-7 to the probabilities in its cross
+    entropy, so that the published code's gradients shrink by 1e-7 / probability.
+
+    References
+    ----------
+    Schulze et al., "R2-AD2: Detecting Anomalies by Analysing the Raw Gradient", ECML PKDD 2022.
+
+    Examples
+    --------
+    >>> net = DropoutAutoencoder(6, (5, 3, 2))
+    >>> sum(p.numel() for p in net.parameters())
+    126
+    """
+
+    def __init__(self, features: int, hidden: Sequence[int], dropout: float = 0.4) -> None:
+        super().__init__()
+        widths = (features, *hidden)
+        self.down = _dropping(widths, dropout)[:-1]
+        self.up = _dropping(widths[::-1], dropout)[:-2]
+        start_as_keras(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of the reconstruction, (n, p)."""
+        return self.up(self.down(x))  # type: ignore[no-any-return]
+
+
+class DropoutConvAutoencoder(nn.Module):
+    """R2-AD2's convolutional autoencoder, for any image size and number of channels; gives logits.
+
+    Two convolutions with max pooling and a dense code, then a dense layer, two transposed convolutions of
+    stride 2 and a convolution between them. Whole channels are dropped, single values around the code.
+
+    Parameters
+    ----------
+    channels : int
+        Image channels C.
+    height, width : int
+        Image size in pixels.
+    code : int, default 8
+        Width of the code.
+    dropout : float, default 0.4
+        Share of the channels or values dropped in training.
+
+    Notes
+    -----
+    Kernels start Glorot-uniform and biases at zero, as in Keras.
+
+    **Differs from the paper** only in sizes that are no multiple of 4: pooling rounds up, and what the
+    decoder makes too much is cut off at the end.
+
+    References
+    ----------
+    Schulze et al., "R2-AD2: Detecting Anomalies by Analysing the Raw Gradient", ECML PKDD 2022.
+    """
+
+    def __init__(self, channels: int, height: int, width: int, code: int = 8, dropout: float = 0.4) -> None:
+        super().__init__()
+        maps = 8
+        h, w = -(-height // 4), -(-width // 4)  # after the two poolings
+        first = (h + 1, w + 1)  # one more, which the unpadded convolution takes off again
+        self.down = nn.Sequential(
+            nn.Conv2d(channels, maps, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(maps, maps, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+            nn.Dropout2d(dropout),
+            nn.Flatten(), nn.Linear(maps * h * w, code), nn.ReLU(), nn.Dropout(dropout),
+        )  # fmt: skip
+        self.up = nn.Sequential(
+            nn.Linear(code, maps * first[0] * first[1]), nn.ReLU(), nn.Dropout(dropout),
+            nn.Unflatten(1, (maps, *first)),
+            nn.ConvTranspose2d(maps, maps, 3, stride=2), Crop(2 * first[0], 2 * first[1]), nn.ReLU(),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(maps, maps, 3), nn.ReLU(), nn.Dropout2d(dropout),
+            nn.ConvTranspose2d(maps, channels, 3, stride=2), Crop(height, width),
+        )  # fmt: skip
+        start_as_keras(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of the reconstruction, (n, C, H, W)."""
+        return self.up(self.down(x))  # type: ignore[no-any-return]
+
+
+class Crop(nn.Module):
+    """Cuts images to a size at their lower and right ends.
+
+    After an unpadded transposed convolution of stride 2 this is what Keras calls "same".
+
+    Parameters
+    ----------
+    height, width : int
+        The size to cut to.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the upper left part, (n, C, height, width)."""
+        return x[..., : self.height, : self.width]
+
+
+def start_as_keras(module: nn.Module) -> None:
+    """Draw every linear and convolution kernel anew, Glorot-uniform, and set the biases to zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def _dropping(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers)
 
 

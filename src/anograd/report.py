@@ -1,4 +1,4 @@
-"""What people read: the file of scores, the description of a stored model, and pictures of rows."""
+"""What people read: the file of scores, what a model is and how well it did, and pictures of rows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import io
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anograd.detectors import DETECTORS
+from anograd.evaluate import Evaluation
 from anograd.store import Stored
 
 if TYPE_CHECKING:
@@ -25,30 +27,70 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 # Not worth a line among the settings: they say where and with which draw a fit ran.
 CIRCUMSTANCES = ("device", "random_state")
+COLUMNS = ("row", "score", "p_value", "anomaly")
+WRITTEN_AT_ONCE = 65_536  # rows
 
 
-def scores_csv(rows: Iterable[int | str], scores: Floats, p: Floats, alarms: NDArray[np.bool_]) -> str:
-    r"""Return a CSV text with the columns row, score (high = anomalous), p_value and anomaly (0 or 1).
+def scores_csv(
+    rows: Sequence[int | str], scores: Floats, p: Floats, alarms: NDArray[np.bool_]
+) -> Iterator[str]:
+    r"""Return pieces of a CSV text: columns row, score (high = anomalous), p_value and anomaly (0 or 1).
 
     Parameters
     ----------
-    rows : iterable of int or str, n of them
+    rows : sequence of int or str, n of them
         What a row is called: its index, or the name of its file.
     scores, p : ndarray (n,)
         Written so that they read back to the same float64.
     alarms : ndarray (n,) of bool
 
+    Yields
+    ------
+    str
+
     Examples
     --------
-    >>> scores_csv([0], np.array([0.1]), np.array([0.05]), np.array([True]))
+    >>> "".join(scores_csv([0], np.array([0.1]), np.array([0.05]), np.array([True])))
     'row,score,p_value,anomaly\n0,0.1,0.05,1\n'
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("row", "score", "p_value", "anomaly"))
-    for row, score, value, alarm in zip(rows, scores.tolist(), p.tolist(), alarms.tolist(), strict=True):
-        writer.writerow((row, repr(score), repr(value), int(alarm)))
-    return text.getvalue()
+    yield ",".join(COLUMNS) + "\n"
+    for start in range(0, len(scores), WRITTEN_AT_ONCE):
+        piece = slice(start, start + WRITTEN_AT_ONCE)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        numbers = scores[piece].tolist(), p[piece].tolist(), alarms[piece].tolist()
+        for row, score, value, alarm in zip(rows[piece], *numbers, strict=True):
+            writer.writerow((row, repr(score), repr(value), int(alarm)))
+        yield text.getvalue()
+
+
+def write_scores(
+    path: str | Path, rows: Sequence[int | str], scores: Floats, p: Floats, alarms: NDArray[np.bool_]
+) -> None:
+    """Write what `scores_csv` describes as CSV, or as Parquet where the name ends so, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+    rows, scores, p, alarms : as for `scores_csv`
+
+    Raises
+    ------
+    OSError
+        The disk is full, or writing is not allowed; the message names the file.
+    """
+    with written_whole(path) as file:
+        if Path(path).suffix.lower() != ".parquet":
+            for text in scores_csv(rows, scores, p, alarms):
+                file.write(text.encode(errors="surrogateescape"))
+            return
+        import polars
+
+        columns = (rows, scores, p, alarms.astype(np.int8))
+        try:
+            polars.DataFrame(dict(zip(COLUMNS, columns, strict=True))).write_parquet(file)
+        except polars.exceptions.PolarsError as error:  # what polars makes of a full disk
+            raise OSError(errno.EIO, str(error)) from error
 
 
 def check_writable(folder: str | Path) -> None:
@@ -64,14 +106,14 @@ def check_writable(folder: str | Path) -> None:
         ) from error
 
 
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file, whole or not at all; an earlier file of that name survives any failure.
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[BinaryIO]:
+    """Give a file to write to that is there whole in the end, or not at all; an earlier one survives failure.
 
     Parameters
     ----------
     path : str or Path
         A link is followed; a device or pipe (``/dev/stderr``) is written to, not replaced.
-    content : bytes
 
     Raises
     ------
@@ -82,10 +124,11 @@ def write_whole(path: str | Path, content: bytes) -> None:
     fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         if target.exists() and not target.is_file():
-            target.write_bytes(content)
+            with target.open("wb") as file:
+                yield file
             return
         with fresh.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(target)
@@ -99,6 +142,12 @@ def write_whole(path: str | Path, content: bytes) -> None:
         ) from error
     finally:
         fresh.unlink(missing_ok=True)  # it is gone already when all went well
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file as `written_whole` does, all at once."""
+    with written_whole(path) as file:
+        file.write(content)
 
 
 def describe(stored: Stored) -> list[tuple[str, list[str]]]:
@@ -129,11 +178,12 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
     changed = [
         f"{key}={value!r} (default {defaults[key]!r})"
         for key, value in given.items()
-        if key in defaults and key not in CIRCUMSTANCES and value != defaults[key]
+        if key in defaults and key not in CIRCUMSTANCES and not _same(value, defaults[key])
     ]
     network = dict(fitted["network"])
     kind = network.pop("kind")
-    weights = {n: t for n, t in stored.tensors.items() if n.startswith("weights/")}
+    # Where there are checkpoints, all are of one network.
+    weights = {n: t for n, t in stored.tensors.items() if n.startswith(("weights/", "checkpoint0/"))}
     built = ", ".join(f"{key} {value}" for key, value in network.items())
     held_out = len(stored.tensors["calibration/scores"])
     return [
@@ -180,6 +230,49 @@ def smallest_p(m: int) -> str:
     'the smallest reachable p value is 0.05 (1 / 20)'
     """
     return f"the smallest reachable p value is {1 / (m + 1):.4g} (1 / {m + 1:,})"
+
+
+def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -> list[tuple[str, list[str]]]:
+    """Return what an evaluation found, as headings with the lines below each.
+
+    Parameters
+    ----------
+    found : Evaluation
+    twin : tuple of float, or None
+        AUROC and average precision of the score without gradients.
+    rule : str
+        By which the alarms were raised, such as "alpha 0.05".
+
+    Examples
+    --------
+    >>> evaluation(Evaluation(20, 4, 0.9, 0.75, 4, 3, (0.0, 0.25)), None, "budget 4")[-1]
+    ('false-alarm rate', ['0.050: 1 of 20 normal rows (95 % interval 0.000 to 0.250)'])
+    """
+    ranked = [f"{found.auroc:.4f}", f"{found.average_precision:.4f}"]
+    if twin is not None:
+        ranked = [f"{ours} ({plain:.4f} without gradients)" for ours, plain in zip(ranked, twin, strict=True)]
+    right = "none raised" if found.precision is None else f"{found.precision:.3f}: {found.found:,} of "
+    right += f"{found.alarms:,} alarms" if found.alarms else ""
+    low, high = found.interval
+    return [
+        ("rows", [f"{found.normal:,} normal, {found.anomalous:,} anomalous"]),
+        ("AUROC", [ranked[0]]),
+        ("average precision", [ranked[1]]),
+        ("rule", [rule]),
+        ("right alarms", [right]),
+        ("anomalies found", [f"{found.recall:.3f}: {found.found:,} of {found.anomalous:,}"]),
+        (
+            "false-alarm rate",
+            [
+                f"{found.false_alarm_rate:.3f}: {found.alarms - found.found:,} of {found.normal:,} normal "
+                f"rows (95 % interval {low:.3f} to {high:.3f})"
+            ],
+        ),
+    ]
+
+
+def _same(stored: Any, default: Any) -> bool:
+    return bool(stored == (list(default) if isinstance(default, tuple) else default))  # JSON has no tuples
 
 
 def _epochs(fitted: dict[str, Any], given: dict[str, Any]) -> str:

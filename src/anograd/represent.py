@@ -1,14 +1,15 @@
-"""Gradient quantities -> representation: how each row's gradient points."""
+"""Gradient quantities -> representation: how each row's gradient points, and its way through training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from anograd.constraint import COSINE_FLOOR
-from anograd.gradients import PerSample
+from anograd.gradients import PerSample, Sketch, per_sample
+from anograd.target import Target
 
 
 def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:
@@ -44,3 +45,47 @@ def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:
         raise ValueError("a cosine is made of 'norm' and 'inner': per_sample(..., want=('norm', 'inner'))")
     lengths = torch.stack([reference[name].norm() for name in found.layers]).to(found.norm)
     return found.inner / (found.norm * lengths).clamp_min(COSINE_FLOOR)
+
+
+def checkpoint_gradients(
+    targets: Sequence[Target], x: Tensor, sketch: Sketch | None = None, memory: str | int = "1GiB"
+) -> Tensor:
+    """Return each row's gradient at each checkpoint, (n, T, k): raw, or a sketch of it.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+        One network at T moments of its training.
+    x : torch.Tensor, (n, ...)
+    sketch : Sketch, optional
+        The same projection serves all checkpoints. None: the gradients as they are, all chosen
+        parameters flattened and joined.
+    memory : str or int, default "1GiB"
+        As in `anograd.per_sample`.
+
+    Notes
+    -----
+    One pass a checkpoint: stacking the checkpoints' weights into one batched pass was measured and is
+    no faster (docs/benchmarks.md).
+
+    References
+    ----------
+    Schulze et al., "R2-AD2: Detecting Anomalies by Analysing the Raw Gradient", ECML PKDD 2022.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from anograd import Target
+    >>> targets = [Target.adopt(nn.Linear(3, 3)), Target.adopt(nn.Linear(3, 3))]
+    >>> checkpoint_gradients(targets, torch.rand(5, 3)).shape
+    torch.Size([5, 2, 12])
+    """
+    found = []
+    for target in targets:
+        if sketch is None:
+            gradients = per_sample(target, x, ("full",), memory=memory).full
+        else:
+            gradients = per_sample(target, x, ("sketch",), sketch=sketch, memory=memory).sketch
+        assert gradients is not None
+        found.append(gradients)
+    return torch.stack(found, dim=1)

@@ -1,6 +1,8 @@
 """A table of numbers, categories and booleans becomes float32 numbers; its columns are remembered by name."""
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,21 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder
-from sklearn.utils import check_array
 
-from anograd.data import check_finite, frame_library, to_array
-
-Texts = dict[int, list[str | None]]  # column number -> its categories, None where one is missing
+from anograd.columns import Texts, parse, parts
+from anograd.data import slices
+from anograd.finite import Flaw, refuse
 
 MOST_LEVELS = 100
+FEW, MOST_DISTINCT = 50, 0.9  # in more than a few rows, texts that are almost all different are no categories
 OTHER, UNSEEN = "(other)", "(unseen or missing)"
-# Beginnings of the type names of polars and Arrow, and of what pandas' infer_dtype says.
-NUMBERS = (
-    *("integer", "int8", "int16", "int32", "int64", "int128", "uint", "float", "double", "halffloat"),
-    *("decimal", "mixed-integer-float", "null", "empty"),
-)
-CATEGORIES = ("str", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
-TIMES = ("date", "time", "duration", "period", "month")
 
 
 class Table:
@@ -72,7 +67,7 @@ class Table:
         Parameters
         ----------
         X : array (n, p) of numbers, or a pandas, polars or pyarrow frame
-            Columns may be mixed in a frame.
+            Columns may be mixed in a frame. A polars LazyFrame is read column by column.
         normal : ndarray (n,) of bool, optional
             The rows to learn from; all of them by default.
 
@@ -82,16 +77,28 @@ class Table:
             NaN or infinity, no row, a date or text-like column, doubled column names; the message names the
             column and the line to change.
         """
-        names, matrix, texts = _parse(X)
-        self.names_in, self.n_in = names, matrix.shape[1]
-        self._check_cells(matrix)
-        keep = np.ones(len(matrix), dtype=bool) if normal is None else normal
-        if not keep.any():
-            raise ValueError(f"no row of {len(matrix)} is marked normal; at least one is wanted to fit on")
-        self._numbers = [j for j in range(self.n_in) if j not in texts]
-        self._fit_numbers(matrix[keep][:, self._numbers])
-        levels = {j: _levels(self._label(j), texts[j], keep) for j in texts}
-        self._fit_categories(levels)
+        if normal is not None and not normal.any():
+            raise ValueError(f"no row of {len(normal)} is marked normal; at least one is wanted to fit on")
+        flaws: list[Flaw] = []
+        ranges = [np.empty((3, 0))]
+        counts: dict[int, Counter[str]] = {}
+        self._numbers = []
+        for part in parts(X):
+            self.names_in, self.n_in = part.names, part.columns.stop
+            end = part.start + len(part.matrix)
+            keep = np.ones(len(part.matrix), dtype=bool) if normal is None else normal[part.start : end]
+            for j, texts in part.texts.items():
+                kept = (text for text, of_use in zip(texts, keep.tolist(), strict=True) if of_use)
+                counts.setdefault(j, Counter()).update(text for text in kept if text is not None)
+            flaws += self._flaws(part.matrix, part.start, part.columns.start)
+            numbers = [j for j in part.columns if j not in part.texts]
+            self._numbers += numbers
+            if numbers and not flaws:
+                chosen = np.array(numbers) - part.columns.start
+                ranges.append(_ranges(part.matrix[np.ix_(keep, chosen)]))
+        refuse(flaws, self.names_in)
+        self._low, self._half, self._median = np.concatenate(ranges, axis=1)
+        self._fit_categories({j: _levels(self._label(j), counts[j]) for j in counts})
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -109,10 +116,31 @@ class Table:
         """
         if not hasattr(self, "names_out"):
             raise NotFittedError("this Table has not been fitted; call fit(X) first")
-        names, matrix, texts = _parse(X)
+        return self._encode(X)
+
+    def stream(self, X: Any) -> Iterator[NDArray[np.float32]]:
+        """Return the encoded rows of a polars LazyFrame piece by piece, each as from `transform`.
+
+        Parameters
+        ----------
+        X : polars.LazyFrame
+            The columns of the fit, in that order.
+
+        Raises
+        ------
+        ValueError
+            As in `transform`; rows are counted from the start of the whole.
+        """
+        for start, frame in slices(X):
+            yield self._encode(frame, start)
+
+    def _encode(self, X: Any, start: int | None = None) -> NDArray[np.float32]:
+        """Return encoded rows; `start` is the number of the first one where they are a piece of more."""
+        names, matrix, texts = parse(X)
         self._check_columns(names, matrix.shape[1])
         self._check_kinds(matrix, texts)
-        self._check_cells(matrix)
+        among = "in all" if start is None else f"in rows {start} to {start + len(matrix) - 1}"
+        refuse(self._flaws(matrix, start or 0), self.names_in, among)
         origin = np.array(self.origin)
         encoded = np.empty((len(matrix), len(origin)), dtype=np.float32)
         if self._numbers:
@@ -182,16 +210,6 @@ class Table:
         table._encoder = parts["encoder"]
         return table
 
-    def _fit_numbers(self, rows: NDArray[np.float64]) -> None:
-        empty = np.isnan(rows).all(axis=0)
-        filled = np.where(empty, 0.0, rows)
-        # By hand, because MinMaxScaler takes any range below 2e-15 for a constant and loses digits far from
-        # zero. Halves, because the difference of two large numbers can overflow.
-        low, high = np.nanmin(filled, axis=0), np.nanmax(filled, axis=0)
-        half = high / 2 - low / 2
-        self._low, self._half = low, np.where(half > 0, half, 0.5)
-        self._median = 2 * np.nanmedian(filled / 2, axis=0)
-
     def _scale(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
         scaled = np.where(np.isnan(numbers), self._median, numbers)
         largest = np.finfo(np.float32).max
@@ -224,9 +242,13 @@ class Table:
     def _label(self, j: int) -> str:
         return self.names_in[j] if self.names_in is not None else str(j)
 
-    def _check_cells(self, matrix: NDArray[np.float64]) -> None:
+    def _flaws(self, matrix: NDArray[np.float64], row: int, column: int = 0) -> list[Flaw]:
+        """Return the flaw of a part of the table, if any, numbered from the start of the whole."""
         impute = self.missing == "impute"
-        check_finite(np.where(np.isnan(matrix), 0.0, matrix) if impute else matrix, self.names_in)
+        flaw = Flaw.find(np.where(np.isnan(matrix), 0.0, matrix) if impute else matrix)
+        if flaw is None:
+            return []
+        return [replace(flaw, row=flaw.row + row, place=(flaw.place[0] + column,))]
 
     def _check_columns(self, names: list[str] | None, count: int) -> None:
         if names is not None and self.names_in is not None and names != self.names_in:
@@ -264,93 +286,26 @@ class Table:
             )
 
 
-def _parse(X: Any) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
-    """Return the column names, numbers (n, p) with NaN for a missing cell of any kind, and categories."""
-    library = frame_library(X)
-    if library is not None:
-        return _parse_frame(X, library)
-    array = to_array(X)
-    try:
-        checked = check_array(array, dtype="numeric", ensure_all_finite=False)
-    except ValueError as error:
-        if np.asarray(array).dtype.kind in "OUST" and "string" in str(error):
-            raise ValueError(
-                "X is an array that holds text; arrays are of numbers, and a table with categories is given "
-                "as a frame: X = pandas.DataFrame(X)"
-            ) from error
-        raise
-    return None, np.asarray(checked, dtype=np.float64), {}
+def _ranges(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the minimum, half the range and the median of each column, (3, p); `rows` are written over."""
+    rows[:, np.isnan(rows).all(axis=0)] = 0.0
+    # By hand, because MinMaxScaler takes any range below 2e-15 for a constant and loses digits far from
+    # zero. Halves, because the difference of two large numbers can overflow.
+    low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
+    half = high / 2 - low / 2
+    rows /= 2
+    median = 2 * np.nanmedian(rows, axis=0, overwrite_input=True)
+    return np.stack([low, np.where(half > 0, half, 0.5), median])
 
 
-def _parse_frame(X: Any, library: str) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
-    given = list(X.column_names if library == "pyarrow" else X.columns)
-    if 0 in X.shape:
-        axis = "sample" if X.shape[0] == 0 else "feature"
-        raise ValueError(f"Found array with 0 {axis}(s) (shape={X.shape}) while a minimum of 1 is required.")
-    labels = [str(name) for name in given]
-    doubled = [name for name, count in Counter(labels).items() if count > 1]
-    if doubled:
-        raise ValueError(
-            f"X has more than one column named {doubled[0]!r}; names are wanted once: rename one of them"
-        )
-    matrix = np.zeros(X.shape, dtype=np.float64)
-    texts: Texts = {}
-    for j, label in enumerate(labels):
-        column = X.iloc[:, j] if library == "pandas" else X[label]
-        kind = _kind(column, library)
-        if kind.startswith(NUMBERS):
-            matrix[:, j] = _numbers(column, library)
-        elif kind.startswith(CATEGORIES):
-            texts[j] = _texts(column, library)
-            matrix[:, j] = [np.nan if text is None else 0.0 for text in texts[j]]
-        else:
-            raise ValueError(_unusable(label, kind))
-    # Numbered columns, as in a frame made from an array, are no names: scikit-learn reads them so, too.
-    return (labels if all(isinstance(name, str) for name in given) else None), matrix, texts
-
-
-def _kind(column: Any, library: str) -> str:
-    if library == "pandas":
-        from pandas.api.types import infer_dtype
-
-        return str(infer_dtype(column, skipna=True))
-    return str(column.dtype if library == "polars" else column.type).lower()
-
-
-def _numbers(column: Any, library: str) -> Any:
-    if library == "pandas":
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return column.to_numpy().astype(np.float64)  # an empty cell is NaN in both libraries
-
-
-def _texts(column: Any, library: str) -> list[str | None]:
-    if library == "pandas":
-        return [None if no else str(value) for value, no in zip(column.tolist(), column.isna(), strict=True)]
-    cells = column.to_list() if library == "polars" else column.to_pylist()
-    return [None if value is None else str(value) for value in cells]
-
-
-def _unusable(label: str, kind: str) -> str:
-    if kind.startswith(TIMES):
-        return (
-            f"column {label!r} holds dates or times ({kind}); numbers, categories or booleans are wanted. "
-            f"Convert it, such as to the hour: X[{label!r}] = X[{label!r}].dt.hour, or drop it"
-        )
-    return (
-        f"column {label!r} is of type {kind}; numbers, categories or booleans are wanted. Convert it: "
-        f"X[{label!r}] = X[{label!r}].astype(str), or drop it"
-    )
-
-
-def _levels(label: str, texts: list[str | None], keep: NDArray[np.bool_]) -> tuple[list[str], list[str]]:
-    """Return the levels among the kept rows: those with a column of their own, and those that share one."""
-    counts = Counter(text for text, kept in zip(texts, keep, strict=True) if kept and text is not None)
+def _levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str]]:
+    """Return the levels among the normal rows: those with a column of their own, and those that share one."""
     total = counts.total()
-    if total >= 50 and len(counts) > total / 2:
+    if total > FEW and len(counts) > MOST_DISTINCT * total:
         raise ValueError(
             f"column {label!r} looks like text or an identifier: {len(counts)} different values in {total} "
-            f"normal rows. Drop it, X = X.drop(columns=[{label!r}]), or encode it as numbers; numbers stored "
-            f"as text: X[{label!r}] = X[{label!r}].astype(float)"
+            f"normal rows. Drop it, X = X.drop(columns=[{label!r}]) or --drop {label}, or encode it as "
+            f"numbers; numbers stored as text: X[{label!r}] = X[{label!r}].astype(float)"
         )
     ranked = sorted(counts, key=lambda level: (-counts[level], level))
     return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])

@@ -7,10 +7,22 @@ from typing import Any
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from anograd import GradCon
+from anograd import R2AD2, GradCon
 
 
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks([GradCon(epochs=3), GradCon(target="dense", hidden=(6, 2), epochs=3)])
 def test_gradcon(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks([R2AD2(epochs=2), R2AD2(checkpoints=1, sketch=8, recurrent=True, epochs=2)])
+def test_r2ad2(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks([R2AD2.as_published("mammography", epochs=2)])
+def test_r2ad2_as_published(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -165,7 +165,7 @@ def test_debug_shows_where():
 def test_an_interrupted_fit_goes_on_to_the_same_model(place, tmp_path, monkeypatch):
     arguments = ["fit", place / "x.npy", "--epochs", 4, "--seed", 5, "-o"]
     works(*arguments, tmp_path / "whole")
-    silent = cli._bar
+    silent = cli.fit.moving
 
     @contextmanager
     def stopping(epochs: int):
@@ -175,7 +175,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_model(place, tmp_path, monkeypat
 
         yield show
 
-    monkeypatch.setattr(cli, "_bar", stopping)
+    monkeypatch.setattr(cli.fit, "moving", stopping)
     told = run(*arguments, tmp_path / "model")
     partial = tmp_path / "model.partial"
     assert told.exit_code == 130
@@ -185,7 +185,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_model(place, tmp_path, monkeypat
         "from there\n"
     )
     assert not (tmp_path / "model").exists()
-    monkeypatch.setattr(cli, "_bar", silent)
+    monkeypatch.setattr(cli.fit, "moving", silent)
     line = fails("fit", place / "x.npy", "--epochs", 4, "--seed", 6, "-o", tmp_path / "model")
     assert "model.partial was left by a fit with other data or settings: remove it to start afresh" in line
     told = works(*arguments, tmp_path / "model")

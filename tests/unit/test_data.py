@@ -199,34 +199,6 @@ def test_unusable_datasets(dataset, message):
         data.to_array(dataset)
 
 
-def test_finite_numbers_pass():
-    data.check_finite(np.zeros((3, 2)))
-    data.check_finite(np.zeros((0, 2)))
-    data.check_finite(np.array([[1, 2]]))
-    data.check_finite(np.full((100, 2), 3e38, dtype=np.float32))  # their sum is not finite
-
-
-def test_the_cell_that_is_not_finite_is_named():
-    table = np.zeros((20, 4))
-    table[17, 3] = table[18, 0] = np.nan
-    expected = (
-        r"X holds NaN at row 17, column 3 \('amount'\).*\(2 such cells in all\).*drop .*missing='impute'"
-    )
-    with pytest.raises(ValueError, match=expected):
-        data.check_finite(table, ["a", "b", "c", "amount"])
-    with pytest.raises(ValueError, match=r"rows holds infinity at row 0, column 1,"):
-        data.check_finite(np.array([[0.0, -np.inf]]), what="rows")
-    with pytest.raises(ValueError, match="holds NaN"):
-        data.check_finite(np.array([[np.inf, 0.0], [np.nan, 0.0]])[::-1])
-    images = np.zeros((3, 2, 4, 5), dtype=np.float32)
-    images[2, 1, 3, 4] = np.inf
-    with pytest.raises(
-        ValueError, match=r"infinity at row 2, channel 1, pixel \(3, 4\).*drop the rows"
-    ) as caught:
-        data.check_finite(images)
-    assert "impute" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     "y",
     [

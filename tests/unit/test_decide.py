@@ -154,7 +154,7 @@ def test_size_of_calibration_meets_the_usual_levels(n, share):
     assert 1 <= m <= n - 1
     if share * n >= 20:
         assert (m + 1) % 20 == 0
-        assert share * n - 20 <= m <= share * n
+        assert share * n - 20 <= m <= share * n + 1e-9  # 0.35 * 340 is a little less than 119
 
 
 def test_size_of_calibration_in_small():

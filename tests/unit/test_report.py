@@ -22,7 +22,7 @@ def test_scores_read_back_to_the_same_float64():
     scores = np.array([0.1, -1 / 3, 1e-300, 5e17, *drawn.normal(size=50)])
     p, alarms = drawn.uniform(size=len(scores)), drawn.uniform(size=len(scores)) < 0.5
     ids = [f'a,"{i}".png' for i in range(len(scores))]
-    text = report.scores_csv(ids, scores, p, alarms)
+    text = "".join(report.scores_csv(ids, scores, p, alarms))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["row"] for row in rows] == ids
     np.testing.assert_array_equal([float(row["score"]) for row in rows], scores)
@@ -102,7 +102,7 @@ def test_description_of_a_table_and_of_a_network_that_was_handed_in(tmp_path):
 
 def test_description_of_an_unknown_detector(tmp_path):
     store.write(tmp_path / "model", {"detector": "Later"}, {}, None)
-    with pytest.raises(ValueError, match="the model is a Later, this anograd knows GradCon: pip install -U"):
+    with pytest.raises(ValueError, match="the model is a Later, this anograd knows GradCon, R2AD2: pip"):
         report.describe(store.read(tmp_path / "model"))
 
 

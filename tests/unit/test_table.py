@@ -152,8 +152,17 @@ def test_text_like_columns_are_refused():
     frame = pd.DataFrame({"id": [f"row {i}" for i in range(60)], "a": range(60)})
     with pytest.raises(ValueError, match=r"'id' looks like text .* 60 different .*drop\(columns=\['id'\]\)"):
         Table().fit(frame)
-    Table().fit(frame.head(49))
-    Table().fit(frame.assign(id=[f"row {i // 2}" for i in range(60)]))
+    with pytest.raises(ValueError, match="or --drop id, or encode it as numbers"):
+        Table().fit(frame)
+    Table().fit(frame.head(50))
+    Table().fit(frame.assign(id=[f"row {min(i, 53)}" for i in range(60)]))
+
+
+def test_ten_thousand_levels_are_a_hundred_and_the_rest():
+    frame = pl.DataFrame({"c": [f"level {i % 10_000}" for i in range(20_000)]})
+    table = Table().fit(frame)
+    assert len(table.names_out) == 102
+    assert table.transform(frame).sum(axis=0)[-2:].tolist() == [19_800, 0]
 
 
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])

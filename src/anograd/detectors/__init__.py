@@ -7,11 +7,12 @@ from pathlib import Path
 from anograd import store
 from anograd.detectors.base import Detector
 from anograd.detectors.gradcon import GradCon
+from anograd.detectors.r2ad2 import R2AD2
 from anograd.target import Target
 
-__all__ = ["DETECTORS", "Detector", "GradCon", "load"]
+__all__ = ["DETECTORS", "R2AD2", "Detector", "GradCon", "load"]
 
-DETECTORS: dict[str, type[Detector]] = {"gradcon": GradCon}
+DETECTORS: dict[str, type[Detector]] = {"gradcon": GradCon, "r2ad2": R2AD2}
 
 
 def load(folder: str | Path, *, target: Target | None = None, device: str | None = None) -> Detector:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,21 +14,46 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from anograd import store
 from anograd.checkpoint import grouped
-from anograd.data import Pixels, labels, to_array
+from anograd.data import Pixels, labels, number_of_rows, to_array
 from anograd.decide import Calibration, size_of_calibration
 from anograd.detectors.paper import Paper
 from anograd.detectors.rows import Encoder, Missing, encode
+from anograd.gradients.planning import parse_memory
+from anograd.spill import Rows
 from anograd.target import Target
 from anograd.train import Observer
 
+ROUNDING = 1e-9
 SCORED_AT_ONCE = 512  # rows; enough to keep the kernels busy, small enough to stay in bounded memory
 OF_THE_PROCESS = ("progress", "checkpoint")  # parameters that a stored model says nothing of
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which row does what: int64 numbers of rows, each tensor in an order drawn by the seed.
+
+    Parameters
+    ----------
+    train : torch.Tensor
+        Normal rows to learn from.
+    validation : torch.Tensor
+        Normal rows to choose the epoch by; those of `train` where no share was set aside.
+    calibration : torch.Tensor
+        Normal rows that p values refer to; those of `validation` where no share was set aside.
+    known : torch.Tensor
+        Known anomalies, all of them, in their own order.
+    """
+
+    train: Tensor
+    validation: Tensor
+    calibration: Tensor
+    known: Tensor
 
 
 class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -37,6 +64,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """
 
     paper: ClassVar[Paper]
+    learns_from_known: ClassVar[bool] = False  # whether known anomalies are more than left out
 
     # Declared for type checkers; set by `fit`.
     encoder_: Encoder
@@ -45,7 +73,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     n_features_in_: int
     split_: dict[str, int]
 
-    # Constructor parameters that the shell itself reads; subclasses store them.
+    # Constructor parameters that the shell itself reads; subclasses store them. Where a subclass has them,
+    # it reads two more: `memory`, a bound on the rows in RAM, and `checkpoint`, a file that `save` removes.
     validation: float
     calibration: float
     false_alarm_rate: float
@@ -53,11 +82,10 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     device: str
     random_state: Any
     progress: bool | Observer
-    checkpoint: Any
 
     @abstractmethod
-    def _learn(self, train: Tensor, validation: Tensor, seed: int) -> None:
-        """Fit network and statistics to encoded normal rows on the device; set attributes that end in _."""
+    def _learn(self, rows: Rows, split: Split, seed: int) -> None:
+        """Fit network and statistics to encoded rows, on the device; set attributes that end in _."""
 
     @abstractmethod
     def _score_batch(self, rows: Tensor) -> Tensor:
@@ -100,7 +128,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Parameters
         ----------
         X : array, tensor, data frame or Dataset, (n, p) or (n, C, H, W)
-            Rows; normal ones are enough.
+            Rows; normal ones are enough. A polars LazyFrame is read in pieces, so that a table need not
+            fit into memory.
         y : array of shape (n,), optional
             Known anomalies: 1 in the code 0 / 1, or -1 in the code +1 / -1 (read where a -1 occurs).
 
@@ -115,24 +144,24 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             column named), no or too few normal rows, unlike shapes, unknown labels.
         """
         self._check_parameters()
-        device = self._device()
+        self._device()  # one that is not to be had is refused before the work
         X = to_array(X)
         raw = self._raw_rows()
-        n = _num_samples(X)
+        n = number_of_rows(X)
         if n < 2:
             raise ValueError(f"X has n_samples={n}: a detector learns from rows, at least 4 normal ones")
         known = labels(y, n)
-        encoder, rows = encode(self, X, ~known, raw=raw, missing=self.missing)
+        encoder, rows = encode(self, X, ~known, raw=raw, missing=self.missing, memory=self._memory())
         seed = _draw_seed(self.random_state)
-        normal = rows[torch.from_numpy(~known)]
-        train, validation, held_out = self._split(normal, seed)
+        split = self._split(torch.from_numpy(known), seed)
         self.encoder_ = encoder
-        self._learn(train.to(device), validation.to(device), seed)
-        self._calibrate(held_out)
+        self._learn(rows, split, seed)
+        self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, SCORED_AT_ONCE))
         return self
 
-    def _split(self, rows: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        n = len(rows)
+    def _split(self, known: Tensor, seed: int) -> Split:
+        normal = torch.nonzero(~known).ravel()
+        n = len(normal)
         if n < 4:
             raise ValueError(
                 f"n_samples={n} normal rows are too few to fit and to calibrate on: at least 4 are wanted"
@@ -144,19 +173,25 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         training = n - validating - held_out
         self.split_ = {"train": training, "validation": validating, "calibration": held_out}
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        parts = torch.split(rows[order], [training, validating, held_out])
-        train, validation, held = parts
+        train, validation, held = torch.split(normal[order], [training, validating, held_out])
         # A share of 0 means: the rows before it in the line do its work as well.
         validation = validation if validating else train
-        return train, validation, held if held_out else validation
+        return Split(train, validation, held if held_out else validation, torch.nonzero(known).ravel())
 
-    def _calibrate(self, rows: Tensor) -> None:
-        self.calibration_ = Calibration(self._score(rows))
+    def _memory(self) -> int:
+        """Return how many bytes of encoded rows may stay in RAM: all, where a detector sets no bound."""
+        memory = self.get_params(deep=False).get("memory")
+        return sys.maxsize if memory is None else parse_memory(memory)
+
+    def _calibrate(self, pieces: Iterable[Tensor]) -> None:
+        self.calibration_ = Calibration(self._batched(self._score_batch, pieces))
         self.offset_ = -self._threshold()
 
     def _threshold(self) -> float:
         smallest_level = 1 / (len(self.calibration_.scores) + 1)
-        return self.calibration_.threshold(max(self.false_alarm_rate, smallest_level))
+        threshold = self.calibration_.threshold(max(self.false_alarm_rate, smallest_level))
+        # The threshold is a row's own score: rounding must not decide on which side that row falls.
+        return threshold + ROUNDING * max(1.0, abs(threshold))
 
     def calibrate(self, X: Any) -> Self:
         """Return the detector itself with p values that refer to these normal rows; nothing is refitted.
@@ -181,7 +216,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         X : as for `fit`
         """
         check_is_fitted(self)
-        return self._score(self._encode(X))
+        return self._batched(self._score_batch, self._encode(X))
 
     def p_values(self, X: Any) -> Floats:
         """Return conformal p values, (n,) in 0..1, low = anomalous.
@@ -258,8 +293,9 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         }
         calibration = torch.from_numpy(self.calibration_.scores.copy())
         store.write(folder, manifest, tensors | {"calibration/scores": calibration}, encoder.table)
-        if self.checkpoint is not None:
-            Path(self.checkpoint).unlink(missing_ok=True)
+        checkpoint = self.get_params(deep=False).get("checkpoint")
+        if checkpoint is not None:
+            Path(checkpoint).unlink(missing_ok=True)
 
     @classmethod
     def from_stored(cls, stored: store.Stored, target: Target | None, device: str | None) -> Self:
@@ -279,16 +315,18 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         detector.offset_ = -detector._threshold()
         return detector
 
-    def _encode(self, X: Any) -> Tensor:
-        return self.encoder_.transform(self, X)
+    def _encode(self, X: Any) -> Iterable[Tensor]:
+        """Return encoded rows piece by piece; several pieces only where `X` is a lazy frame."""
+        return self.encoder_.pieces(self, X)
 
-    def _score(self, rows: Tensor) -> Floats:
-        return self._batched(self._score_batch, rows)
-
-    def _batched(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Floats:
+    def _batched(self, function: Callable[[Tensor], Tensor], pieces: Iterable[Tensor]) -> Floats:
+        """Return what a function gives for batches of rows on the device, (n, ...) float64."""
         device = self._device()
-        found = [function(batch.to(device)).double().cpu() for batch in torch.split(rows, SCORED_AT_ONCE)]
-        return np.asarray(torch.cat(found).numpy())
+        found = []
+        for piece in pieces:
+            batches = torch.split(piece, SCORED_AT_ONCE)
+            found.append(torch.cat([function(batch.to(device)).double().cpu() for batch in batches]).numpy())
+        return np.concatenate(found)
 
     def _device(self) -> torch.device:
         if self.device == "auto":

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from anograd.constraint import mean_gradient
-from anograd.detectors.base import Detector, Floats
+from anograd.detectors import checks
+from anograd.detectors.base import Detector, Floats, Split
 from anograd.detectors.paper import Paper
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
@@ -23,6 +24,7 @@ from anograd.losses import kl_divergence
 from anograd.networks import ConvAutoencoder, DenseAutoencoder
 from anograd.represent import cosine
 from anograd.score import gradcon_score
+from anograd.spill import Rows
 from anograd.target import Target
 from anograd.train import Observer, TrainingPlan, seeded, train
 
@@ -235,30 +237,24 @@ class GradCon(Detector):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name, allowed in (
-            ("reference", ("total", "recon")),
-            ("averaging", ("cumulative", "ema", "final")),
-            ("keep", ("objective", "reconstruction", "last")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} was given: write one of {', '.join(allowed)}"
-                )
+        checks.one_of(self, "reference", ("total", "recon"))
+        checks.one_of(self, "averaging", ("cumulative", "ema", "final"))
+        checks.one_of(self, "keep", ("objective", "reconstruction", "last"))
         if not isinstance(self.target, Target) and self.target not in KINDS:
             raise ValueError(
                 f"target={self.target!r}: write one of {', '.join(map(repr, KINDS))}, or hand over a "
                 f"network: target=Target.adopt(net, layers='decoder.*.weight')"
             )
-        for name in ("epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if not (value is None and name == "patience") and int(value) < 1:
-                raise ValueError(f"{name}={value!r} must be 1 or more")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate!r} must be above 0: 1e-3 suits most")
-        if self.hidden is not None and (not len(self.hidden) or min(self.hidden) < 1):
-            raise ValueError(f"hidden={self.hidden!r}: give the encoder's widths, code last, such as (64, 8)")
+        checks.count(self, "epochs")
+        checks.count(self, "batch_size")
+        checks.count(self, "patience", None)
+        checks.learning_rate(self)
+        if self.hidden is not None:
+            checks.widths(self, "hidden", "(64, 8), the encoder's, code last")
 
-    def _learn(self, train_rows: Tensor, validation: Tensor, seed: int) -> None:
+    def _learn(self, rows: Rows, split: Split, seed: int) -> None:
+        device = self._device()
+        train_rows, validation = rows.take(split.train).to(device), rows.take(split.validation).to(device)
         if isinstance(self.target, Target):
             self.network_ = {"kind": "adopted", "class": type(self.target.module).__qualname__}
             self.target_ = self.target
@@ -267,7 +263,7 @@ class GradCon(Detector):
             return
         self.network_ = self._describe(tuple(train_rows.shape[1:]))
         target, penalty = build(self.network_, seed)
-        target.module.to(train_rows.device)
+        target.module.to(device)
         plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, self.alpha, self.reference, self.averaging,
             self.keep, self.patience,

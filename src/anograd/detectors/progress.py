@@ -33,7 +33,28 @@ def observer(progress: bool | Observer, epochs: int) -> Iterator[Observer]:
         def show(name: str, data: Mapping[str, Any]) -> None:
             bar.n = data["epoch"]
             if name == "epoch":
-                bar.set_postfix(loss=f"{data['loss']:.4g}", validation=f"{data['validation_loss']:.4g}")
+                shown = {name: data[name] for name in ("loss", "validation_loss") if name in data}
+                bar.set_postfix({name: f"{value:.4g}" for name, value in shown.items()})
             bar.refresh()
 
         yield show
+
+
+def counting(observe: Observer, before: int, epochs: int, stage: str) -> Observer:
+    """Return an observer that counts the epochs of several stages in one line.
+
+    Parameters
+    ----------
+    observe : callable
+    before : int
+        Epochs of the stages before.
+    epochs : int
+        Of all stages.
+    stage : str
+        Its name, under "stage" in what is observed.
+    """
+
+    def count(name: str, found: Mapping[str, Any]) -> None:
+        observe(name, {**found, "epoch": before + found["epoch"], "epochs": epochs, "stage": stage})
+
+    return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from anograd.data import Array, Pixels, check_finite, check_images, is_frame, to_array
+from anograd.data import Array, Pixels, check_images, collect, is_frame, is_lazy, to_array
+from anograd.finite import check_finite
+from anograd.spill import Rows
 from anograd.table import Table
 
 IMAGES, TABLE, RAW = "images", "table", "raw"
@@ -36,6 +39,18 @@ class Encoder:
     shape: tuple[int, ...]
     table: Table | None = None
     pixels: Pixels | None = None
+
+    def pieces(self, estimator: BaseEstimator, X: Any) -> Iterable[Tensor]:
+        """Return rows to score, in pieces (b, *shape): some thousand rows of a lazy frame, else all.
+
+        Raises
+        ------
+        ValueError
+            As in `transform`.
+        """
+        if self.table is not None and is_lazy(X):
+            return map(torch.from_numpy, self.table.stream(X))
+        return [self.transform(estimator, X)]
 
     def transform(self, estimator: BaseEstimator, X: Any) -> Tensor:
         """Return rows to score, (n, *shape), after checking that they are like the training rows.
@@ -67,8 +82,8 @@ class Encoder:
 
 
 def encode(
-    estimator: BaseEstimator, X: Any, normal: Array, *, raw: bool, missing: Missing
-) -> tuple[Encoder, Tensor]:
+    estimator: BaseEstimator, X: Any, normal: Array, *, raw: bool, missing: Missing, memory: int
+) -> tuple[Encoder, Rows]:
     """Return an encoder fitted on the normal rows of `X`, and all rows encoded by it.
 
     Sets ``n_features_in_`` and, for a frame, ``feature_names_in_`` on the estimator, as scikit-learn does.
@@ -76,34 +91,46 @@ def encode(
     Parameters
     ----------
     estimator : BaseEstimator
-    X : array, tensor, frame or Dataset, (n, ...)
+    X : array, tensor, frame, lazy frame or Dataset, (n, ...)
     normal : ndarray of bool, (n,)
         Rows that scales and levels are learned from.
     raw : bool
         Hand the rows over as they are: the network is the user's own.
     missing : {"refuse", "impute"}
+    memory : int
+        Bytes that the encoded rows of a lazy frame may take in RAM; more are kept in a temporary file.
     """
     if raw:
         rows = _raw(X)
         estimator.n_features_in_ = int(np.prod(rows.shape[1:]))
-        return Encoder(RAW, rows.shape[1:]), torch.from_numpy(rows)
-    if is_frame(X) or (X if hasattr(X, "ndim") else np.asarray(X)).ndim <= 2:
-        if not is_frame(X):
+        return Encoder(RAW, rows.shape[1:]), Rows.of(torch.from_numpy(rows))
+    framed = is_frame(X) or is_lazy(X)
+    if framed or (X if hasattr(X, "ndim") else np.asarray(X)).ndim <= 2:
+        if not framed:
             X = validate_data(estimator, X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=2)
         table = Table(missing=missing).fit(X, normal)
         estimator.n_features_in_ = table.n_in
         if table.names_in is not None:
             estimator.feature_names_in_ = np.array(table.names_in, dtype=object)
-        encoded = torch.from_numpy(table.transform(X))
-        return Encoder(TABLE, tuple(encoded.shape[1:]), table=table), encoded
+        encoder = Encoder(TABLE, (len(table.names_out),), table=table)
+        if not is_lazy(X):
+            return encoder, Rows.of(torch.from_numpy(table.transform(X)))
+        streamed = Rows.allocate(len(normal), encoder.shape, memory)
+        done = 0
+        for piece in encoder.pieces(estimator, X):
+            streamed.write(done, piece)
+            done += len(piece)
+        return encoder, streamed
     images = check_images(X)
     estimator.n_features_in_ = int(np.prod(images.shape[1:]))
     pixels = Pixels.fit(images[normal])
-    return Encoder(IMAGES, images.shape[1:], pixels=pixels), torch.from_numpy(pixels.transform(images))
+    return Encoder(IMAGES, images.shape[1:], pixels=pixels), Rows.of(
+        torch.from_numpy(pixels.transform(images))
+    )
 
 
 def _raw(X: Any) -> Array:
-    rows = np.asarray(X)
+    rows = np.asarray(collect(X) if is_lazy(X) else X)
     if rows.ndim == 0 or len(rows) == 0:
         raise ValueError(f"X has shape {rows.shape}: at least one row is wanted, (n, ...)")
     if rows.dtype.kind in "USO":

@@ -1,0 +1,116 @@
+"""Two scores of one row become one: surprises on one scale, added with a weight that known anomalies choose.
+
+A surprise is 1 - log of the share of normal rows that score at least as high: 1 for the least surprising
+row, one more for each factor e in rarity. Sums of them are Fisher's way to combine p values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor, nn
+
+KNOTS = 64
+TAIL = 0.1  # the share of normal rows that the line beyond the last knot is fitted to
+# The largest that cost at most 0.005 of mean AUROC and of mean average precision on data sets other than
+# those reported, where all kinds of anomalies were known.
+TOLERANCE = 0.15
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+Floats = NDArray[np.float64]
+
+
+class Surprise(nn.Module):
+    """How rare a score is among those of normal rows, 1 and up, high = rare; continuous, never saturated.
+
+    Linear between quantiles of the normal scores, and beyond the highest decile an exponential tail.
+
+    Attributes
+    ----------
+    knots, values : torch.Tensor, (64,)
+        Scores, ascending, and their surprises.
+    slope : torch.Tensor, ()
+        Beyond the last knot.
+    """
+
+    knots: Tensor
+    values: Tensor
+    slope: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("knots", torch.linspace(0, 1, KNOTS, dtype=torch.float64))
+        self.register_buffer("values", torch.ones(KNOTS, dtype=torch.float64))
+        self.register_buffer("slope", torch.ones((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def fit(self, scores: Tensor) -> None:
+        """Learn the scale from scores of normal rows, (m,), that nothing else was fitted to."""
+        ordered = scores.double().sort().values
+        shares = torch.linspace(0, 1 - TAIL, KNOTS, dtype=torch.float64, device=ordered.device)
+        knots = torch.quantile(ordered, shares)
+        # Knots that fall together (equal scores) are drawn apart a little: a jump would let rounding decide.
+        spread = (ordered[-1] - ordered[0]).clamp_min(1e-6 * (1 + ordered.abs().max()))
+        least = 1e-3 * spread * torch.arange(KNOTS, dtype=torch.float64, device=ordered.device) / KNOTS
+        knots = knots + least
+        beyond = ordered[ordered >= knots[-1]]
+        excess = (beyond - knots[-1]).mean() if len(beyond) else spread.new_zeros(())
+        self.knots.copy_(knots)
+        self.values.copy_(1 - torch.log1p(-shares))
+        self.slope.copy_(1 / excess.clamp_min(1e-2 * spread))
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Return the surprises, (n,) float64, high = anomalous, of scores (n,)."""
+        x = scores.double()
+        i = torch.searchsorted(self.knots, x.contiguous()).clamp(1, KNOTS - 1)
+        low, high = self.knots[i - 1], self.knots[i]
+        share = ((x - low) / (high - low)).clamp(0, 1)
+        between = self.values[i - 1] + share * (self.values[i] - self.values[i - 1])
+        # Below all normal scores the order is kept, ever more slowly.
+        below = (self.knots[0] - x).clamp_min(0) / (self.knots[-1] - self.knots[0])
+        beyond = (x - self.knots[-1]).clamp_min(0)
+        return between + self.slope * beyond - 0.5 * below / (1 + below)
+
+
+def choose_weight(
+    alarms: Sequence[tuple[Floats, Floats]], novelties: tuple[Floats, Sequence[Floats]], known: int
+) -> tuple[float, list[dict[str, float]]]:
+    """Return the weight of the novelty beside the alarm network, and what each weight would give.
+
+    The largest one that ranks left-out known anomalies nearly as well as the best: what nobody has
+    labelled yet is left to the novelty as far as the known anomalies allow. The fewer they are, the more
+    is "nearly".
+
+    Parameters
+    ----------
+    alarms : sequence of (normal (m,), anomalous (a,))
+        Surprises by the alarm networks, each with the known anomalies that it did not learn from.
+    novelties : (normal (m,), sequence of anomalous (a,))
+        Surprises by the novelty of the same rows.
+    known : int
+        Known anomalies in all.
+    """
+    normal, anomalous = novelties
+    measured = []
+    for weight in WEIGHTS:
+        found = [
+            ranking(own + weight * normal, odd + weight * beside)
+            for (own, odd), beside in zip(alarms, anomalous, strict=True)
+        ]
+        auroc, precision = np.mean(found, axis=0)
+        measured.append({"weight": weight, "auroc": float(auroc), "average_precision": float(precision)})
+    quality = [one["auroc"] + one["average_precision"] for one in measured]
+    nearly = max(quality) - TOLERANCE / math.sqrt(known)
+    allowed = [weight for weight, q in zip(WEIGHTS, quality, strict=True) if q >= nearly]
+    return allowed[-1], measured
+
+
+def ranking(normal: Floats, anomalous: Floats) -> tuple[float, float]:
+    """Return AUROC and average precision of scores of normal rows (m,) and anomalies (a,)."""
+    odd = np.concatenate([np.zeros(len(normal)), np.ones(len(anomalous))])
+    scores = np.concatenate([normal, anomalous])
+    return float(roc_auc_score(odd, scores)), float(average_precision_score(odd, scores))

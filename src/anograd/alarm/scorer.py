@@ -1,0 +1,242 @@
+"""From gradients at T checkpoints, (n, T, k), to one score a row: as published, and our default.
+
+Both are modules, so that what was learned is a state dict and the score plain tensor operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from anograd.alarm.balanced import BalancedPlan, Material, logits, parts, train_balanced
+from anograd.alarm.fusion import Surprise, choose_weight
+from anograd.alarm.network import AlarmNetwork, PooledBatchNorm
+from anograd.alarm.published import AlarmPlan, train_as_published
+from anograd.alarm.standard import Novelty, Standard
+from anograd.spill import Rows
+from anograd.train import Observer, seeded
+
+AT_ONCE = 1024  # rows
+NOISE_ROWS = 4096
+MOST_VALIDATION = 10_000
+WITHOUT_LABELS = 1.0  # weight of the novelty where nothing is known to choose it by
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Where the gradients of rows come from, and which row is what.
+
+    Attributes
+    ----------
+    of : callable
+        Row numbers, int64 (b,) -> gradients (b, T, k).
+    noise : callable or None
+        How many -> gradients of fresh noise (count, T, k); draws from the global generator. None: no noise.
+    train, validation, known : torch.Tensor of int64
+        Numbers of the normal rows to learn from and to choose by, and of the known anomalies.
+    """
+
+    of: Callable[[Tensor], Tensor]
+    noise: Callable[[int], Tensor] | None
+    train: Tensor
+    validation: Tensor
+    known: Tensor
+
+    @classmethod
+    def gather(
+        cls,
+        read: Callable[[Tensor], Tensor],
+        noise: Callable[[int], Tensor] | None,
+        train: Tensor,
+        validation: Tensor,
+        known: Tensor,
+        *,
+        memory: int | None,
+    ) -> Self:
+        """Return gradients that are made once and kept, or made anew at each reading.
+
+        Parameters
+        ----------
+        read : callable
+            Numbers of rows of the data -> gradients (b, T, k).
+        noise : callable or None
+        train, validation, known : torch.Tensor of int64
+            Numbers of rows of the data.
+        memory : int or None
+            Bytes to keep in RAM, more of them in a temporary file; None: make them anew.
+        """
+        index = torch.cat([train, validation, known])
+        places = torch.arange(len(index))
+        parts = torch.split(places, [len(train), len(validation), len(known)])
+        if memory is None:
+            return cls(lambda place: read(index[place]), noise, *parts)
+        first = read(index[:1])
+        kept = Rows.allocate(len(index), tuple(first.shape[1:]), memory)
+        for place in torch.split(places, AT_ONCE):
+            kept.write(int(place[0]), read(index[place]).cpu())
+        return cls(lambda place: kept.take(place).to(first.device), noise, *parts)
+
+
+class PublishedScorer(nn.Module):
+    """R2-AD2 as published: pooled batch norm and alarm network; the score is a logit, high = anomalous.
+
+    Parameters
+    ----------
+    checkpoints, entries : int
+        T and k.
+    widths : sequence of int
+        Of the alarm network.
+
+    References
+    ----------
+    Schulze et al., "R2-AD2: Detecting Anomalies by Analysing the Raw Gradient", ECML PKDD 2022.
+    """
+
+    def __init__(self, checkpoints: int, entries: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.norm = PooledBatchNorm(entries)
+        self.alarm = AlarmNetwork(entries, checkpoints, widths)
+
+    def learn(
+        self, gradients: Gradients, plan: AlarmPlan, *, seed: int, observe: Observer
+    ) -> list[dict[str, float]]:
+        """Train in place and return the history, one dict an epoch."""
+        index = torch.cat([gradients.train, gradients.known])
+        labels = torch.zeros(len(index), device=self.norm.mean.device)
+        labels[len(gradients.train) :] = 1
+        return train_as_published(
+            self.norm, self.alarm, lambda i: gradients.of(index[i.to(index.device)]), labels, gradients.noise,
+            plan, seed=seed, observe=observe,
+        )  # fmt: skip
+
+    def forward(self, gradients: Tensor) -> Tensor:
+        """Return the logits, (n,), high = anomalous."""
+        return self.alarm(self.norm(gradients))  # type: ignore[no-any-return]
+
+
+class BalancedScorer(nn.Module):
+    """Our default: surprise by cross-fitted alarm networks plus weighted surprise by the novelty.
+
+    Parameters
+    ----------
+    checkpoints, entries : int
+        T and k.
+    widths : sequence of int
+        Of each alarm network.
+    recurrent : bool
+        Whether the networks read the checkpoints one after the other (LSTMs) or all at once (dense layers).
+    networks : int
+        How many alarm networks; 0 leaves the score to the novelty.
+
+    Attributes
+    ----------
+    weight : torch.Tensor, ()
+        How much the novelty counts beside the alarm networks.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self, checkpoints: int, entries: int, widths: Sequence[int], *, recurrent: bool, networks: int
+    ) -> None:
+        super().__init__()
+        self.standard = Standard(checkpoints, entries)
+        self.novelty = Novelty(checkpoints * entries)
+        in_time = recurrent and checkpoints > 1
+        self.alarms = nn.ModuleList(
+            nn.Sequential(nn.Unflatten(1, (checkpoints, entries)), AlarmNetwork(entries, checkpoints, widths))
+            if in_time
+            else AlarmNetwork(checkpoints * entries, 1, widths)
+            for _ in range(networks)
+        )
+        self.alarm_surprise = Surprise()
+        self.novelty_surprise = Surprise()
+        self.register_buffer("weight", torch.tensor(WITHOUT_LABELS, dtype=torch.float64))
+
+    def learn(
+        self,
+        gradients: Gradients,
+        plan: BalancedPlan,
+        *,
+        weight: float | None,
+        seed: int,
+        observe: Observer,
+    ) -> tuple[list[dict[str, float]], int, list[dict[str, float]]]:
+        """Fit in place; return the history, the kept epoch, and what each weight of the novelty would give.
+
+        Parameters
+        ----------
+        gradients : Gradients
+        plan : BalancedPlan
+        weight : float or None
+            Of the novelty; None chooses it by the known anomalies that a network did not see.
+        seed : int
+        observe : callable
+        """
+        self.standard.fit(self._pieces(gradients.of, gradients.train))
+
+        def features_of(index: Tensor) -> Tensor:
+            found: Tensor = self.standard(gradients.of(index))
+            return found
+
+        self.novelty.fit(self._pieces(features_of, gradients.train))
+        validation = gradients.validation[:MOST_VALIDATION]
+        known = features_of(gradients.known)
+        novelties = torch.cat([self.novelty(piece) for piece in self._pieces(features_of, validation)])
+        self.novelty_surprise.fit(novelties)
+        if not len(self.alarms):
+            return [], 0, []
+        noise = known[:0]
+        if gradients.noise is not None:
+            with seeded(seed):
+                made = [self.standard(gradients.noise(AT_ONCE)) for _ in range(NOISE_ROWS // AT_ONCE)]
+            noise = torch.cat(made)
+        left_out = parts(len(known), len(self.alarms))
+        material = Material(features_of, gradients.train, validation, known, noise)
+        history, kept = train_balanced(self._list(), left_out, material, plan, seed=seed, observe=observe)
+        rows = logits(self._list(), features_of, validation)
+        self.alarm_surprise.fit(rows.mean(0))
+        measured: list[dict[str, float]] = []
+        if weight is None and any(map(len, left_out)):
+            weight, measured = self._choose(rows, novelties, known, left_out)
+        self.weight.fill_(WITHOUT_LABELS if weight is None else weight)
+        return history, kept, measured
+
+    @torch.no_grad()
+    def _choose(
+        self, rows: Tensor, novelties: Tensor, known: Tensor, left_out: Sequence[Tensor]
+    ) -> tuple[float, list[dict[str, float]]]:
+        own, beside = [], []
+        novelty_of = self.novelty_surprise
+        for alarm, out, normal in zip(self.alarms, left_out, rows, strict=True):
+            scale = Surprise()
+            scale.fit(normal)
+            own.append((scale(normal).numpy(), scale(alarm(known[out]).cpu()).numpy()))
+            beside.append(novelty_of(self.novelty(known[out])).cpu().numpy())
+        return choose_weight(own, (novelty_of(novelties).cpu().numpy(), beside), len(known))
+
+    def _list(self) -> list[nn.Module]:
+        return list(self.alarms)
+
+    def _pieces(self, function: Callable[[Tensor], Tensor], index: Tensor) -> Iterator[Tensor]:
+        return map(partial(_undisturbed, function), torch.split(index, AT_ONCE))
+
+    def forward(self, gradients: Tensor) -> Tensor:
+        """Return the scores, (n,) float64, high = anomalous, of gradients (n, T, k)."""
+        features = self.standard(gradients)
+        novelty: Tensor = self.novelty_surprise(self.novelty(features))
+        if not len(self.alarms):
+            return novelty
+        logit = torch.stack([alarm(features) for alarm in self.alarms]).mean(0)
+        score: Tensor = self.alarm_surprise(logit) + self.weight * novelty
+        return score
+
+
+def _undisturbed(function: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:
+    with torch.no_grad():
+        return function(index)

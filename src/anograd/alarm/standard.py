@@ -1,0 +1,130 @@
+"""Raw gradients -> comparable features, and how far a row's features lie from those of normal rows.
+
+Gradient entries differ in size by many powers of ten, between layers and between rows. Each is divided by
+its spread over normal rows and put on a signed logarithmic scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+MOST_DIRECTIONS = 128
+RIDGE = 0.1  # of the mean variance; chosen on other data sets than those reported
+TINY = 1e-12
+
+
+class Standard(nn.Module):
+    """The map from gradients at T checkpoints to standardised, signed-log features.
+
+    Parameters
+    ----------
+    checkpoints, entries : int
+        T and k.
+
+    Attributes
+    ----------
+    mean, spread : torch.Tensor, (T, k)
+        Of normal rows; by checkpoint, where the paper's batch norm pools them.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, checkpoints: int, entries: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(checkpoints, entries))
+        self.register_buffer("spread", torch.ones(checkpoints, entries))
+
+    @torch.no_grad()
+    def fit(self, pieces: Iterable[Tensor]) -> None:
+        """Learn mean and spread from one pass over gradients of normal rows, each piece (b, T, k)."""
+        count = 0
+        total = square = shift = self.mean.new_zeros(self.mean.shape, dtype=torch.float64)
+        for piece in pieces:
+            if not count:  # sums of squares far from zero would lose digits
+                shift = piece.double().mean(0)
+            centred = piece.double() - shift
+            count += len(piece)
+            total = total + centred.sum(0)
+            square = square + centred.square().sum(0)
+        mean = total / count
+        self.mean.copy_(shift + mean)
+        spread = (square / count - mean.square()).clamp_min(0).sqrt()
+        # An entry that never moves on normal rows says a lot when it does, but not infinitely much.
+        floor = 1e-6 * spread.max() + TINY
+        self.spread.copy_(spread.clamp_min(float(floor)))
+
+    def forward(self, gradients: Tensor) -> Tensor:
+        """Return the features, (n, T * k), of gradients (n, T, k)."""
+        standard = ((gradients - self.mean) / self.spread).flatten(1)
+        return standard.sign() * standard.abs().log1p()
+
+
+class Novelty(nn.Module):
+    """How far features lie from those of normal rows, whatever the known anomalies look like.
+
+    The logarithm of the mean squared whitened distance: along the directions of largest variance
+    each counts in units of its own spread, and all others in one common unit.
+
+    Parameters
+    ----------
+    features : int
+        T * k.
+
+    Attributes
+    ----------
+    mean : torch.Tensor, (features,)
+    directions : torch.Tensor, (features, r)
+        Orthonormal.
+    precision : torch.Tensor, (r,)
+        One over the variance along each, a ridge added.
+    rest : torch.Tensor, ()
+        The same for whatever lies outside of them.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    precision: Tensor
+    rest: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        kept = min(features, MOST_DIRECTIONS)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("directions", torch.zeros(features, kept))
+        self.register_buffer("precision", torch.zeros(kept))
+        self.register_buffer("rest", torch.ones(()))
+
+    @torch.no_grad()
+    def fit(self, pieces: Iterable[Tensor]) -> None:
+        """Learn the directions from one pass over features of normal rows, each piece (b, features)."""
+        features, kept = self.directions.shape
+        count = 0
+        total = self.mean.new_zeros(features, dtype=torch.float64)
+        products = self.mean.new_zeros(features, features, dtype=torch.float64)
+        for piece in pieces:
+            count += len(piece)
+            total += piece.sum(0, dtype=torch.float64)
+            products += piece.T @ piece  # signed logs are small numbers: float32 within a piece will do
+        mean = total / count
+        covariance = products / count - torch.outer(mean, mean)
+        variance, axes = torch.linalg.eigh(covariance)
+        variance, axes = variance.clamp_min(0).flip(0), axes.flip(1)
+        ridge = RIDGE * variance.mean() + TINY
+        outside = variance[kept:].mean() if features > kept else variance.new_zeros(())
+        self.mean.copy_(mean)
+        self.directions.copy_(axes[:, :kept])
+        self.rest.copy_(1 / (outside + ridge))
+        self.precision.copy_(1 / (variance[:kept] + ridge))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the novelty, (n,), high = anomalous, of features (n, T * k)."""
+        centred = features - self.mean
+        along = (centred @ self.directions).square()
+        outside = (centred.square().sum(1) - along.sum(1)).clamp_min(0)
+        # Not a product of matrix and vector, in which a row's rounding would depend on its place.
+        distance = (along * self.precision).sum(1) + outside * self.rest
+        return (distance / features.shape[1]).clamp_min(TINY).log()

@@ -1,0 +1,23 @@
+"""The command line: ``anograd fit``, ``score``, ``evaluate``, ``info`` and ``demo``."""
+
+import os
+
+# Before torch loads: threads that spin while they wait make small networks far slower on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+try:
+    import rich as rich
+    import typer as typer
+except ImportError as error:
+    raise SystemExit("error: the command line needs typer and rich: pip install 'anograd[cli]'") from error
+
+from anograd.cli import demo, evaluate, fit, info, score
+from anograd.cli.app import app as app
+
+for command in (fit.fit, score.score, evaluate.evaluate, info.info, demo.demo):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,154 @@
+"""The typer app: errors as one line, and what the commands have in common."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from anograd import report
+from anograd._version import __version__
+
+ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
+
+
+class Commands(TyperGroup):
+    """The commands, where an expected error is one line on stderr and the exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _show_warning
+            try:
+                result = super().invoke(ctx)
+                sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last breath
+                return result
+            except BrokenPipeError:
+                raise  # the reader has seen enough: no error to speak of
+            except ERRORS as error:
+                if ctx.params.get("debug"):
+                    raise
+                typer.echo(f"error: {_one_line(error)}", err=True)
+                raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Detect anomalies from the gradients they would cause.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"warning: {_one_line(message)}", err=True)
+
+
+def _one_line(error: BaseException | str) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror + (f": {str(error.filename)!r}" if error.filename else "")
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"anograd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")] = False,
+) -> None:
+    """Detect anomalies from the gradients they would cause."""
+
+
+def option(text: str, *flags: str, panel: str | None = None, **more: Any) -> Any:
+    """Return what typer makes an option of: its help, its flags, the panel of the help it stands in."""
+    return typer.Option(*flags, help=text, rich_help_panel=panel, **more)
+
+
+def argument(name: str, text: str) -> Any:
+    """Return what typer makes an argument of: its name and its help."""
+    return typer.Argument(metavar=name, help=text, show_default=False)
+
+
+def print_parts(parts: list[tuple[str, list[str]]]) -> None:
+    """Print headings with the lines below each, wrapped to the terminal."""
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    margin = max(len(heading) for heading, _ in parts) + 2
+    for heading, lines in parts:
+        for i, line in enumerate(lines):
+            start = (heading if i == 0 else "").ljust(margin)
+            typer.echo(textwrap.fill(start + line, width, subsequent_indent=" " * (margin + 2)))
+
+
+Data = Annotated[
+    str, argument("DATA", "The rows: x.npy, x.npz:key, x.csv, x.parquet, or a folder of images.")
+]
+Model = Annotated[Path, argument("MODEL", "The folder that `anograd fit` wrote.")]
+NORMAL = "A value of --label that is normal; repeat for more. All other rows are known anomalies."
+LABELS = (
+    "Labels of the rows: y.npy or y.npz:key, or a column of a CSV or Parquet file. 1 among 0 and 1, or -1 "
+    "among +1 and -1, marks a known anomaly; other values need --normal."
+)
+
+
+def _rate(value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        raise typer.BadParameter(f"{value} was given; a rate between 0 and 1 is wanted, such as 0.05")
+    return value
+
+
+Alpha = Annotated[
+    float | None, option("Share of normal rows that raise an alarm; 0.05 without a rule.", callback=_rate)
+]
+Fdr = Annotated[float | None, option("Share of the alarms that may be false.", callback=_rate)]
+Budget = Annotated[int | None, option("Rows there is time for: the highest scores.", min=0)]
+
+
+def chosen_rule(alpha: float | None, fdr: float | None, budget: int | None) -> dict[str, Any]:
+    """Return the rule to raise alarms by, the one that was given or ``alpha=0.05``."""
+    rules = {"alpha": alpha, "fdr": fdr, "budget": budget}
+    rule = {name: value for name, value in rules.items() if value is not None} or {"alpha": 0.05}
+    if len(rule) > 1:
+        raise typer.BadParameter(f"one of --{' and --'.join(rule)} is wanted, not both")
+    return rule
+
+
+def check_output(output: str, data: str, example: str) -> None:
+    """Refuse what cannot be written before the work is done.
+
+    Parameters
+    ----------
+    output : str
+        The file to write, or - for stdout.
+    data : str
+        The file of the rows, which must not be lost.
+    example : str
+        A name that would do.
+    """
+    target = Path(output).resolve()
+    if output == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
+        return
+    if target.is_dir():
+        raise ValueError(f"{output!r} is a folder; a file is wanted, such as -o {Path(output, example)}")
+    source, archive, _ = data.partition(".npz:")
+    if target == Path(source + ".npz" if archive else data).resolve():
+        raise ValueError(
+            f"{output!r} is the file of the rows, which would be lost; give another name with -o"
+        )
+    report.check_writable(target.parent)

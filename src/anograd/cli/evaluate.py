@@ -1,0 +1,67 @@
+"""``anograd evaluate``: a model's scores and alarms against rows whose truth is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import numpy as np
+
+from anograd import report
+from anograd.cli.app import (
+    LABELS,
+    NORMAL,
+    Alpha,
+    Budget,
+    Data,
+    Fdr,
+    Model,
+    check_output,
+    chosen_rule,
+    option,
+    print_parts,
+)
+from anograd.data import labels
+from anograd.detectors import load
+from anograd.evaluate import evaluate as judge
+from anograd.evaluate import ranking
+from anograd.labelled import only_fitted, read_labelled
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    label: Annotated[str, option(LABELS, show_default=False)],
+    normal: Annotated[list[str] | None, option(NORMAL, metavar="VALUE")] = None,
+    alpha: Alpha = None,
+    fdr: Fdr = None,
+    budget: Budget = None,
+    output: Annotated[str | None, option("The same numbers as JSON.", "--output", "-o")] = None,
+) -> None:
+    """Compare a model's scores and alarms with labels: AUROC, precision, false-alarm rate."""
+    rule = chosen_rule(alpha, fdr, budget)
+    if output is not None:
+        check_output(output, data, "report.json")
+    detector: Any = load(model)
+    X, y = read_labelled(data, label, normal or [])
+    assert y is not None
+    if len(np.unique(y)) < 2:
+        raise ValueError(
+            f"{label!r} tells all {len(y):,} rows to be of one kind, and an evaluation compares normal rows "
+            "with anomalies: give rows of both kinds, say which values are normal (--normal VALUE), or only "
+            "score the rows: anograd score"
+        )
+    odd = labels(y, len(y))
+    X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
+    scores = detector.anomaly_score(X)
+    found = judge(scores, odd, detector.calibration_.detect(scores, **rule))
+    twin = ranking(detector.twin_score(X), odd) if hasattr(detector, "twin_score") else None
+    asked = ", ".join(f"{name} {value}" for name, value in rule.items())
+    if output is not None:
+        shares = {name: getattr(found, name) for name in ("precision", "recall", "false_alarm_rate")}
+        numbers = {"rule": rule, **asdict(found), **shares}
+        if twin is not None:
+            numbers["twin"] = dict(zip(("auroc", "average_precision"), twin, strict=True))
+        report.write_whole(output, (json.dumps(numbers, indent=2) + "\n").encode())
+    print_parts(report.evaluation(found, twin, asked))

@@ -1,0 +1,64 @@
+"""``anograd score``: rows become a file of scores, p values and alarms."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anograd import report
+from anograd.cli.app import Alpha, Budget, Data, Fdr, Model, check_output, chosen_rule, option
+from anograd.data import names
+from anograd.detectors import load
+from anograd.labelled import read_features
+
+ENDINGS = (".csv", ".parquet")
+
+
+def score(
+    model: Model,
+    data: Data,
+    output: Annotated[
+        str, option("x.csv, x.parquet, or - for CSV on stdout.", "--output", "-o", show_default=False)
+    ],
+    alpha: Alpha = None,
+    fdr: Fdr = None,
+    budget: Budget = None,
+    label: Annotated[str | None, option("A column of a CSV or Parquet file to leave out.")] = None,
+) -> None:
+    """Score rows and write row, score, p_value and anomaly (0 or 1) to a CSV or Parquet file."""
+    rule = chosen_rule(alpha, fdr, budget)
+    check_output(output, data, "scores.csv")
+    _check_ending(output)
+    detector = load(model)
+    X = read_features(data, label, getattr(detector, "feature_names_in_", None))
+    scores = detector.anomaly_score(X)
+    p = detector.calibration_.p_values(scores)
+    alarms = detector.calibration_.detect(scores, **rule)
+    rows = names(data) or range(len(scores))
+    if output == "-":
+        for text in report.scores_csv(rows, scores, p, alarms):
+            sys.stdout.write(text)
+    else:
+        report.write_scores(output, rows, scores, p, alarms)
+    asked = ", ".join(f"{name} {value}" for name, value in rule.items())
+    where = "" if output == "-" else f"; written to {output}"
+    typer.echo(f"{len(scores):,} rows, {int(alarms.sum()):,} alarms at {asked}{where}", err=True)
+
+
+def _check_ending(output: str) -> None:
+    """Refuse a file that is no table of scores; a device or pipe may be called anything, and gets CSV."""
+    path = Path(output)
+    ending = path.suffix.lower()
+    if output == "-" or (path.exists() and not path.is_file()):
+        return
+    if ending not in ENDINGS:
+        raise ValueError(
+            f"{output!r} ends in {ending!r}, which cannot be written; wanted is x.csv, x.parquet, or - for "
+            "CSV on stdout"
+        )
+    if ending == ".parquet" and importlib.util.find_spec("polars") is None:
+        raise ImportError(f"writing {output!r} needs polars: pip install 'anograd[tables]', or write x.csv")

@@ -1,0 +1,146 @@
+"""Columns of numbers and of categories, out of an array, a frame, or a lazy frame that is read in pieces."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from anograd.data import collect, frame_library, is_lazy, slices, to_array
+
+Texts = dict[int, list[str | None]]  # column number -> its categories, None where one is missing
+# Beginnings of the type names of polars and Arrow, and of what pandas' infer_dtype says.
+NUMBERS = (
+    *("integer", "int8", "int16", "int32", "int64", "int128", "uint", "float", "double", "halffloat"),
+    *("decimal", "mixed-integer-float", "null", "empty"),
+)
+CATEGORIES = ("str", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
+TIMES = ("date", "time", "duration", "period", "month")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some columns of some rows.
+
+    Parameters
+    ----------
+    names : list of str or None
+        Of all columns of the table; None for an array.
+    columns : range
+        Numbers of the columns that are here.
+    start : int
+        Number of the first row that is here.
+    matrix : ndarray (rows, columns)
+        The numbers, NaN for a missing cell of any kind, 0 for a category.
+    texts : dict of int to list
+        The categories by column number, None for a missing cell.
+    """
+
+    names: list[str] | None
+    columns: range
+    start: int
+    matrix: NDArray[np.float64]
+    texts: Texts
+
+
+def parts(X: Any) -> Iterator[Part]:
+    """Return the parts of a table: the whole of it, or of a lazy frame as little as can be held.
+
+    A column of numbers comes whole, because it may be asked for its median; categories, which take
+    far more room, come some thousand rows at a time.
+    """
+    if not is_lazy(X):
+        names, matrix, texts = parse(X)
+        yield Part(names, range(matrix.shape[1]), 0, matrix, texts)
+        return
+    names, _, texts = parse(collect(X.head(1)))  # one row shows every column of a wrong type
+    assert names is not None
+    for j, name in enumerate(names):
+        column = X.select(name)
+        if j not in texts:
+            yield Part(names, range(j, j + 1), 0, parse(collect(column))[1], {})
+            continue
+        for start, frame in slices(column):
+            _, matrix, found = parse(frame)
+            yield Part(names, range(j, j + 1), start, matrix, {j: found[0]})
+
+
+def parse(X: Any) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
+    """Return the column names, numbers (n, p) with NaN for a missing cell of any kind, and categories."""
+    library = frame_library(X)
+    if library is not None:
+        return _parse_frame(X, library)
+    array = to_array(X)
+    try:
+        checked = check_array(array, dtype="numeric", ensure_all_finite=False)
+    except ValueError as error:
+        if np.asarray(array).dtype.kind in "OUST" and "string" in str(error):
+            raise ValueError(
+                "X is an array that holds text; arrays are of numbers, and a table with categories is given "
+                "as a frame: X = pandas.DataFrame(X)"
+            ) from error
+        raise
+    return None, np.asarray(checked, dtype=np.float64), {}
+
+
+def _parse_frame(X: Any, library: str) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
+    given = list(X.column_names if library == "pyarrow" else X.columns)
+    if 0 in X.shape:
+        axis = "sample" if X.shape[0] == 0 else "feature"
+        raise ValueError(f"Found array with 0 {axis}(s) (shape={X.shape}) while a minimum of 1 is required.")
+    labels = [str(name) for name in given]
+    doubled = [name for name, count in Counter(labels).items() if count > 1]
+    if doubled:
+        raise ValueError(
+            f"X has more than one column named {doubled[0]!r}; names are wanted once: rename one of them"
+        )
+    matrix = np.zeros(X.shape, dtype=np.float64)
+    texts: Texts = {}
+    for j, label in enumerate(labels):
+        column = X.iloc[:, j] if library == "pandas" else X[label]
+        kind = _kind(column, library)
+        if kind.startswith(NUMBERS):
+            matrix[:, j] = _numbers(column, library)
+        elif kind.startswith(CATEGORIES):
+            texts[j] = _texts(column, library)
+            matrix[:, j] = [np.nan if text is None else 0.0 for text in texts[j]]
+        else:
+            raise ValueError(_unusable(label, kind))
+    # Numbered columns, as in a frame made from an array, are no names: scikit-learn reads them so, too.
+    return (labels if all(isinstance(name, str) for name in given) else None), matrix, texts
+
+
+def _kind(column: Any, library: str) -> str:
+    if library == "pandas":
+        from pandas.api.types import infer_dtype
+
+        return str(infer_dtype(column, skipna=True))
+    return str(column.dtype if library == "polars" else column.type).lower()
+
+
+def _numbers(column: Any, library: str) -> Any:
+    if library == "pandas":
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.to_numpy().astype(np.float64, copy=False)  # an empty cell is NaN in both libraries
+
+
+def _texts(column: Any, library: str) -> list[str | None]:
+    if library == "pandas":
+        return [None if no else str(value) for value, no in zip(column.tolist(), column.isna(), strict=True)]
+    cells = column.to_list() if library == "polars" else column.to_pylist()
+    return [None if value is None else str(value) for value in cells]
+
+
+def _unusable(label: str, kind: str) -> str:
+    if kind.startswith(TIMES):
+        return (
+            f"column {label!r} holds dates or times ({kind}); numbers, categories or booleans are wanted. "
+            f"Convert it, such as to the hour: X[{label!r}] = X[{label!r}].dt.hour, or drop it"
+        )
+    return (
+        f"column {label!r} is of type {kind}; numbers, categories or booleans are wanted. Convert it: "
+        f"X[{label!r}] = X[{label!r}].astype(str), or drop it"
+    )

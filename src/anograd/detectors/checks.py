@@ -1,0 +1,46 @@
+"""What constructor parameters may be; each error says what was given and what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+
+def one_of(detector: BaseEstimator, name: str, allowed: Sequence[Any]) -> None:
+    """Raise ValueError where the parameter is none of the allowed values."""
+    value = getattr(detector, name)
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} was given: write one of {', '.join(map(repr, allowed))}")
+
+
+def count(detector: BaseEstimator, name: str, *words: str | None) -> None:
+    """Raise ValueError where the parameter is neither a number of 1 or more nor one of the words."""
+    value = getattr(detector, name)
+    if value in words:
+        return
+    if isinstance(value, str) or value is None or int(value) < 1:
+        also = "".join(f", or {word!r}" for word in words)
+        raise ValueError(f"{name}={value!r} must be 1 or more{also}")
+
+
+def share(detector: BaseEstimator, name: str) -> None:
+    """Raise ValueError where the parameter is not a share of 0 to below 1."""
+    value = getattr(detector, name)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value!r} is a share: 0 to below 1")
+
+
+def widths(detector: BaseEstimator, name: str, example: str) -> None:
+    """Raise ValueError where the parameter is not a sequence of widths."""
+    value = getattr(detector, name)
+    if not len(value) or min(value) < 1:
+        raise ValueError(f"{name}={value!r}: give widths of 1 or more, such as {example}")
+
+
+def learning_rate(detector: BaseEstimator) -> None:
+    """Raise ValueError where the learning rate is not above 0."""
+    value = detector.learning_rate
+    if not value > 0:
+        raise ValueError(f"learning_rate={value!r} must be above 0: 1e-3 suits most")

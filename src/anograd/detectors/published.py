@@ -1,0 +1,40 @@
+"""R2-AD2's settings on its ten data sets, as in the published code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BIG, SMALL = (1000, 500, 200, 75), (100, 50, 25, 10)
+
+# Encoder widths (None: the convolutional autoencoder), widths of the alarm network, batch size.
+SIZES: dict[str, tuple[tuple[int, ...] | None, tuple[int, ...], int]] = {
+    "covtype": ((40, 20, 10), BIG, 2048),
+    "creditcard": ((20, 10, 5), BIG, 4096),
+    "darknet": ((60, 30, 15), BIG, 1024),
+    "doh": ((20, 10, 5), BIG, 512),
+    "ids": ((60, 40, 20), BIG, 8192),
+    "nsl_kdd": ((40, 20, 10), BIG, 512),
+    "mammography": ((5, 3, 2), SMALL, 128),
+    "url": ((60, 30, 15), BIG, 64),
+    "mnist": (None, BIG, 256),
+    "fashion_mnist": (None, BIG, 512),
+}
+
+
+def settings(data: str | None) -> dict[str, Any]:
+    """Return the constructor's parameters as published, with the sizes for a data set where one is named.
+
+    Raises
+    ------
+    ValueError
+        The paper has no such data set; the message lists those it has.
+    """
+    if data is not None and data not in SIZES:
+        raise ValueError(f"the paper has no data set {data!r}: name one of {', '.join(SIZES)}, or none")
+    hidden, widths, batch_size = SIZES[data if data is not None else "nsl_kdd"]
+    return {
+        "hidden": hidden, "dropout": 0.4, "checkpoints": 3, "holdout": 0.25, "sketch": None,
+        "training": "published", "recurrent": True, "widths": widths, "networks": 1, "noise": "gaussian",
+        "novelty": 0.0, "epochs": 100, "batch_size": batch_size, "learning_rate": 1e-3, "validation": 0.0,
+        "calibration": 0.0,
+    }  # fmt: skip

@@ -1,0 +1,126 @@
+"""Scores and alarms against the truth: how well the rows are ranked, and what the alarms are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What scores and alarms are worth where the truth is known.
+
+    Parameters
+    ----------
+    normal, anomalous : int
+        How many rows there are of each.
+    auroc : float
+        Probability that an anomaly scores higher than a normal row; 0.5 is chance.
+    average_precision : float
+        Area under precision against recall; the share of anomalies is chance.
+    alarms : int
+        How many were raised.
+    found : int
+        How many of them are anomalies.
+    interval : tuple of float
+        Exact binomial 95 % interval of the false-alarm rate.
+    """
+
+    normal: int
+    anomalous: int
+    auroc: float
+    average_precision: float
+    alarms: int
+    found: int
+    interval: tuple[float, float]
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the alarms that are anomalies; None where no alarm was raised."""
+        return self.found / self.alarms if self.alarms else None
+
+    @property
+    def recall(self) -> float:
+        """Share of the anomalies that raised an alarm."""
+        return self.found / self.anomalous
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """Share of the normal rows that raised an alarm."""
+        return (self.alarms - self.found) / self.normal
+
+
+def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation:
+    """Return what scores, high = anomalous, and alarms are worth.
+
+    Parameters
+    ----------
+    scores : array (n,)
+        As from ``detector.anomaly_score(X)``.
+    odd : array (n,) of bool
+        The truth: True = anomalous.
+    alarms : array (n,) of bool
+        As from ``detector.detect(X)``.
+
+    Raises
+    ------
+    ValueError
+        Unlike lengths, or rows of one kind only.
+
+    Examples
+    --------
+    >>> found = evaluate([0.1, 0.9, 0.2, 0.3], [False, True, False, True], [False, True, True, False])
+    >>> found.auroc, found.precision, found.recall, found.false_alarm_rate
+    (1.0, 0.5, 0.5, 0.5)
+    """
+    truth, raised = np.asarray(odd, dtype=bool), np.asarray(alarms, dtype=bool)
+    auroc, average_precision = ranking(scores, truth)
+    if raised.shape != truth.shape:
+        raise ValueError(
+            f"alarms of shape {raised.shape} were given for {len(truth)} rows; one a row is wanted: "
+            "alarms = detector.detect(X)"
+        )
+    normal, false = int((~truth).sum()), int((raised & ~truth).sum())
+    interval = binomtest(false, normal).proportion_ci(0.95, method="exact")
+    return Evaluation(
+        normal=normal,
+        anomalous=int(truth.sum()),
+        auroc=auroc,
+        average_precision=average_precision,
+        alarms=int(raised.sum()),
+        found=int((raised & truth).sum()),
+        interval=(float(interval.low), float(interval.high)),
+    )
+
+
+def ranking(scores: ArrayLike, odd: ArrayLike) -> tuple[float, float]:
+    """Return AUROC and average precision of scores, high = anomalous.
+
+    Parameters
+    ----------
+    scores : array (n,)
+    odd : array (n,) of bool
+        The truth: True = anomalous.
+
+    Raises
+    ------
+    ValueError
+        Unlike lengths, or rows of one kind only.
+    """
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(odd, dtype=bool)
+    if values.shape != truth.shape or values.ndim != 1:
+        raise ValueError(
+            f"scores of shape {values.shape} and truth of shape {truth.shape} were given; one of each a row "
+            "is wanted, shape (n,)"
+        )
+    if truth.all() or not truth.any():
+        kind = "anomalous" if len(truth) and truth.all() else "normal"
+        raise ValueError(
+            f"all {len(truth)} rows are {kind}, and AUROC compares normal rows with anomalous ones; give "
+            "rows of both kinds. Scores alone need no truth: detector.anomaly_score(X), or anograd score"
+        )
+    return float(roc_auc_score(truth, values)), float(average_precision_score(truth, values))

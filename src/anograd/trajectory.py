@@ -1,0 +1,188 @@
+"""One network at several moments of its training: the checkpoints whose gradients R2-AD2 reads."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anograd.networks import DropoutAutoencoder, DropoutConvAutoencoder
+from anograd.spill import Rows
+from anograd.target import Target
+from anograd.train import Observer, adam, seeded
+
+# Shares of the input's width, and what they end at: about the paper's choices for its data sets.
+SHARES, MOST = (0.7, 0.35, 0.18), (40, 20, 10)
+FIRST_EPOCHS, FURTHER_EPOCHS = 10, 5  # as published
+
+
+@dataclass(frozen=True)
+class TrajectoryPlan:
+    """How to train a network through its checkpoints.
+
+    Attributes
+    ----------
+    checkpoints : int
+        The first is taken after 10 epochs, each further one after 5 more.
+    batch_size : int
+    learning_rate : float
+        Of Adam, whose moments are kept from one checkpoint to the next.
+    """
+
+    checkpoints: int
+    batch_size: int
+    learning_rate: float
+
+    def epochs(self) -> int:
+        """Return the passes over the rows in all."""
+        return FIRST_EPOCHS + FURTHER_EPOCHS * (self.checkpoints - 1)
+
+
+def describe(
+    kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None, dropout: float
+) -> dict[str, Any]:
+    """Return an autoencoder for rows of a shape as plain data, from which `build` makes it.
+
+    Parameters
+    ----------
+    kind : {"auto", "dense", "conv"}
+    shape : tuple of int
+        Of one row: (p,) or (C, H, W).
+    hidden : sequence of int or None
+        Encoder widths of the dense one, code last.
+    dropout : float
+
+    Raises
+    ------
+    ValueError
+        For rows that are neither a table's nor images, or not of the kind asked for.
+    """
+    if kind == "auto":
+        kind = "dense" if len(shape) == 1 else "conv"
+    if kind == "dense":
+        if len(shape) != 1:
+            raise ValueError(f"target='dense' takes tables, but a row has shape {shape}: write 'conv'")
+        return {
+            "kind": kind, "features": shape[0], "hidden": list(hidden or default_widths(shape[0])),
+            "dropout": dropout,
+        }  # fmt: skip
+    if len(shape) != 3:
+        raise ValueError(
+            f"target={kind!r} takes images (n, C, H, W), but a row has shape {shape}: "
+            f"write target='dense' for a table"
+        )
+    channels, height, width = shape
+    return {"kind": kind, "channels": channels, "height": height, "width": width, "dropout": dropout}
+
+
+def default_widths(features: int) -> list[int]:
+    """Return the encoder widths for a table of so many columns, code last.
+
+    Examples
+    --------
+    >>> default_widths(6), default_widths(29), default_widths(122)
+    ([5, 3, 2], [21, 11, 6], [40, 20, 10])
+    """
+    return [min(most, math.ceil(share * features)) for share, most in zip(SHARES, MOST, strict=True)]
+
+
+def build(network: Mapping[str, Any], seed: int) -> Target:
+    """Return the autoencoder that a description stands for, freshly drawn, with its loss."""
+    given = {name: value for name, value in network.items() if name != "kind"}
+    with seeded(seed):
+        made: nn.Module
+        made = DropoutAutoencoder(**given) if network["kind"] == "dense" else DropoutConvAutoencoder(**given)
+    return Target.adopt(made, loss="bce_with_logits")
+
+
+def draw_holdout(train: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the row numbers that the network is trained on, and those held out from it, drawn once.
+
+    Parameters
+    ----------
+    train : torch.Tensor of int64
+        Numbers of normal rows.
+    share : float
+        Share to hold out, 0 to below 1; one row at least is trained on.
+    seed : int
+
+    Notes
+    -----
+    **Differs from the published code**, which draws anew for each checkpoint, so that hardly a row is unseen.
+    """
+    seen = max(1, len(train) - round(share * len(train)))
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    return train[order[:seen]], train[order[seen:]]
+
+
+def train_checkpoints(
+    target: Target,
+    rows: Rows,
+    index: Tensor,
+    plan: TrajectoryPlan,
+    *,
+    seed: int = 0,
+    observe: Observer = lambda name, data: None,
+) -> list[Target]:
+    """Return frozen copies of the target, one a checkpoint, the least trained first.
+
+    Parameters
+    ----------
+    target : Target
+        Network and loss; the network ends as the last checkpoint.
+    rows : Rows
+    index : torch.Tensor of int64
+        Which rows to train on.
+    plan : TrajectoryPlan
+    seed : int
+        Draws the order of the rows and dropout.
+    observe : callable
+        Called as ``observe("epoch", {...})`` after each epoch.
+
+    Raises
+    ------
+    FloatingPointError
+        When the loss stops being a number.
+
+    References
+    ----------
+    Schulze et al., "R2-AD2: Detecting Anomalies by Analysing the Raw Gradient", ECML PKDD 2022.
+    """
+    module, found = target.module, []
+    device = next(module.parameters()).device
+    optimizer = adam(module, plan.learning_rate)
+    for epoch in range(1, plan.epochs() + 1):
+        module.train()
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        # Seeded by the epoch, as in all training here.
+        with seeded(seed + epoch):
+            for batch in torch.split(index[torch.randperm(len(index))], plan.batch_size):
+                x = rows.take(batch).to(device)
+                optimizer.zero_grad(set_to_none=True)
+                loss = target.loss(module(x), x).mean()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                total += loss.detach() * len(batch)
+        mean = float(total) / len(index)
+        if not math.isfinite(mean):
+            raise FloatingPointError(
+                f"the autoencoder's training loss became {mean} in epoch {epoch}: lower learning_rate (it is "
+                f"{plan.learning_rate}) or check the scale of the rows"
+            )
+        observe("epoch", {"epoch": epoch, "loss": mean})
+        if epoch >= FIRST_EPOCHS and (epoch - FIRST_EPOCHS) % FURTHER_EPOCHS == 0:
+            found.append(Target(_frozen(module), target.loss, target.layers))
+    module.eval()
+    module.zero_grad(set_to_none=True)
+    return found
+
+
+def _frozen(module: torch.nn.Module) -> torch.nn.Module:
+    still = copy.deepcopy(module).eval()
+    still.zero_grad(set_to_none=True)
+    return still.requires_grad_(False)

@@ -1,0 +1,77 @@
+"""What the shell hands to a detector that learns: rows, and which of them does what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from anograd.detectors.base import Detector, Split
+from anograd.spill import Rows
+
+FRAME = pl.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) ** 2})
+ODD = np.arange(60) % 6 == 5
+
+
+class First(Detector):
+    """Scores a row by its first number, and keeps what it was given."""
+
+    def __init__(self, *, validation: float = 0.1, calibration: float = 0.2, memory: Any = None) -> None:
+        self.validation, self.calibration, self.memory = validation, calibration, memory
+
+    false_alarm_rate, missing, device, random_state = 0.05, "refuse", "cpu", 3
+
+    def _learn(self, rows: Rows, split: Split, seed: int) -> None:
+        self.given = rows, split
+
+    def _score_batch(self, rows: Tensor) -> Tensor:
+        return rows[:, 0]
+
+    def _state(self) -> Any: ...
+
+    def _restore(self, *args: Any) -> None: ...
+
+
+def test_each_row_has_one_part_to_play():
+    detector = First().fit(FRAME, ODD)
+    rows, split = detector.given
+    parts = [split.train, split.validation, split.calibration]
+    assert [len(part) for part in parts] == list(detector.split_.values())
+    assert sorted(torch.cat(parts).tolist()) == np.flatnonzero(~ODD).tolist()
+    assert split.known.tolist() == np.flatnonzero(ODD).tolist()
+    assert {part.dtype for part in [*parts, split.known]} == {torch.int64}
+    np.testing.assert_allclose(rows.take(split.train)[:, 0], split.train / 58)
+    np.testing.assert_allclose(
+        detector.calibration_.scores, np.sort(split.calibration.numpy() / 58), rtol=1e-6
+    )
+    again = First().fit(FRAME, ODD).given[1]
+    assert all(torch.equal(part, other) for part, other in zip(parts, vars(again).values(), strict=False))
+
+
+def test_a_share_of_zero_is_served_by_the_rows_before_it():
+    split = First(calibration=0).fit(FRAME).given[1]
+    assert torch.equal(split.calibration, split.validation)
+    split = First(validation=0, calibration=0).fit(FRAME).given[1]
+    assert torch.equal(split.validation, split.train)
+    assert torch.equal(split.calibration, split.train)
+    assert len(split.known) == 0
+
+
+@pytest.mark.parametrize(
+    ("memory", "spilled"), [(None, False), ("1KiB", False), (480, False), ("479B", True), (1, True)]
+)
+def test_memory_bounds_the_rows_of_a_stream(memory, spilled):
+    detector = First(memory=memory).fit(FRAME.lazy(), ODD)
+    assert detector.given[0].spilled == spilled
+    whole = First().fit(FRAME, ODD)
+    np.testing.assert_array_equal(detector.calibration_.scores, whole.calibration_.scores)
+    np.testing.assert_array_equal(detector.anomaly_score(FRAME.lazy()), whole.anomaly_score(FRAME))
+
+
+def test_memory_that_is_none():
+    with pytest.raises(ValueError, match="memory='much' is no amount of memory: write it like memory='1GiB'"):
+        First(memory="much").fit(FRAME)

@@ -1,0 +1,171 @@
+"""A frame that is read in pieces gives what the frame itself gives: tables, errors, scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anograd import GradCon, Target
+from anograd.data import collect, is_frame, is_lazy, number_of_rows, slices
+from anograd.detectors.rows import encode
+from anograd.table import Table
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch):
+    monkeypatch.setattr("anograd.data.SLICE", 7)
+
+
+def mixed(n: int = 100) -> pl.DataFrame:
+    draw = np.random.default_rng(0)
+    return pl.DataFrame(
+        {
+            "amount": draw.normal(size=n) * 1e3,
+            "city": draw.choice(["Rome", "Oslo", "Bonn"], n),
+            "vip": draw.random(n) < 0.5,
+            "count": draw.integers(0, 9, n),
+            "shop": draw.choice([f"shop {i}" for i in range(110)], n),
+            "none": [None] * n,
+        },
+        schema_overrides={"shop": pl.Categorical, "none": pl.Float64},
+    )
+
+
+def state(table: Table) -> dict:
+    numbers = np.stack([table._low, table._half, table._median])
+    return {**table.state(), "numbers": numbers.tolist(), "keys": table._keys}
+
+
+def assert_alike(frame: pl.DataFrame, normal=None, missing="impute") -> None:
+    whole, pieces = Table(missing).fit(frame, normal), Table(missing).fit(frame.lazy(), normal)
+    assert repr(state(pieces)) == repr(state(whole))
+    streamed = np.concatenate(list(pieces.stream(frame.lazy())))
+    np.testing.assert_array_equal(streamed, whole.transform(frame))
+
+
+def test_what_is_lazy():
+    frame = mixed()
+    assert is_lazy(frame.lazy())
+    assert not is_frame(frame.lazy())
+    assert not is_lazy(frame)
+    assert number_of_rows(frame.lazy()) == number_of_rows(frame) == 100
+    found = list(slices(frame.lazy()))
+    assert [start for start, _ in found] == list(range(0, 100, 7))
+    assert pl.concat([piece for _, piece in found]).equals(frame)
+
+
+@pytest.mark.parametrize("normal", [None, np.arange(100) % 3 > 0, np.arange(100) > 40])
+@pytest.mark.parametrize("columns", [None, ["amount", "count"], ["city", "vip"]])
+def test_a_stream_is_encoded_as_the_frame(normal, columns):
+    frame = mixed()
+    assert_alike(frame if columns is None else frame.select(columns), normal)
+
+
+cell = st.one_of(st.none(), st.floats(allow_infinity=False))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(cell, st.one_of(st.none(), st.sampled_from("abcde")), st.integers(-9, 9), st.booleans()),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_any_stream_is_encoded_as_the_frame(rows):
+    schema = {"x": pl.Float64, "c": pl.String, "n": pl.Int64}
+    frame = pl.DataFrame([row[:3] for row in rows], schema=schema, orient="row")
+    normal = np.array([row[3] for row in rows])
+    normal[0] = True
+    assert_alike(frame, normal)
+
+
+def spoiled(column: str, row: int, value: object) -> pl.DataFrame:
+    frame = mixed().drop("none")
+    cells = frame[column].to_list()
+    cells[row] = value
+    return frame.with_columns(pl.Series(column, cells, dtype=frame[column].dtype))
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (spoiled("amount", 51, None), r"NaN at row 51, column 0 \('amount'\).*\(1 such cells in all\)"),
+        (spoiled("count", 9, None), r"NaN at row 9, column 3 \('count'\)"),
+        (spoiled("amount", 50, np.inf), r"infinity at row 50, column 0 \('amount'\)"),
+        (spoiled("shop", 22, None), r"NaN at row 22, column 4 \('shop'\)"),
+        (
+            spoiled("amount", 51, None).with_columns(spoiled("city", 20, None)["city"]),
+            r"NaN at row 20, column 1 \('city'\).*\(2 such cells in all\)",
+        ),
+        (mixed().with_columns(when=pl.date(2024, 1, 1)), "'when' holds dates or times"),
+        (mixed().drop("none").with_columns(id=pl.int_range(100).cast(pl.String)), "'id' looks like text"),
+        (mixed().head(0), r"Found array with 0 sample\(s\) \(shape=\(0, 6\)\)"),
+    ],
+)
+def test_a_stream_is_refused_as_the_frame(frame, said):
+    for X in (frame, frame.lazy()):
+        with pytest.raises(ValueError, match=said) as caught:
+            Table().fit(X)
+        if X is frame:
+            expected = str(caught.value)
+    assert str(caught.value) == expected
+
+
+def test_a_flaw_at_scoring_is_counted_from_the_start_of_the_whole():
+    table = Table().fit(mixed().drop("none"))
+    with pytest.raises(
+        ValueError, match=r"NaN at row 51, column 0 \('amount'\).*\(1 such cells in rows 49 to 55\)"
+    ):
+        list(table.stream(spoiled("amount", 51, None).lazy()))
+    with pytest.raises(ValueError, match="seen at fit time, yet now missing"):
+        list(table.stream(mixed().select("city").lazy()))
+    with pytest.raises(ValueError, match="0 sample"):
+        list(table.stream(mixed().drop("none").head(0).lazy()))
+
+
+def test_a_query_that_fails_is_named():
+    with pytest.raises(
+        ValueError, match="the lazy frame could not be read, its file is damaged or its query"
+    ):
+        collect(mixed().lazy().select("nowhere"))
+    with pytest.raises(ValueError, match="the lazy frame could not be read"):
+        GradCon().fit(mixed().lazy().with_columns(pl.col("city").cast(pl.Float64)))
+
+
+@pytest.mark.parametrize("memory", [1, 2**20])
+def test_a_stream_is_encoded_within_its_budget(memory):
+    frame, detector = mixed().drop("none"), GradCon()
+    normal = np.ones(100, dtype=bool)
+    _, whole = encode(detector, frame, normal, raw=False, missing="refuse", memory=memory)
+    _, rows = encode(detector, frame.lazy(), normal, raw=False, missing="refuse", memory=memory)
+    assert rows.spilled == (memory == 1)
+    assert detector.feature_names_in_.tolist() == frame.columns
+    np.testing.assert_array_equal(rows.take(slice(None)), whole.take(slice(None)))
+
+
+def test_a_detector_fits_and_scores_a_stream_as_the_frame(tmp_path):
+    frame, y = mixed(300).drop("none"), np.arange(300) % 20 == 0
+    frame.write_parquet(tmp_path / "x.parquet")
+    lazy = pl.scan_parquet(tmp_path / "x.parquet")
+    whole = GradCon(epochs=2, random_state=0).fit(frame, y)
+    stream = GradCon(epochs=2, random_state=0).fit(lazy, y)
+    np.testing.assert_array_equal(stream.calibration_.scores, whole.calibration_.scores)
+    np.testing.assert_allclose(stream.anomaly_score(lazy), whole.anomaly_score(frame), rtol=1e-5)
+    np.testing.assert_allclose(stream.alignment(lazy), whole.alignment(frame), rtol=1e-4, atol=1e-6)
+    assert stream.calibrate(lazy).calibration_.scores.shape == (300,)
+    with pytest.raises(ValueError, match="n_samples=1"):
+        GradCon().fit(lazy.head(1))
+    with pytest.raises(ValueError, match="looks like text"):
+        GradCon().fit(lazy.with_columns(id=pl.int_range(pl.len()).cast(pl.String)))
+
+
+def test_an_adopted_network_takes_a_stream_whole():
+    X = pl.DataFrame(np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))
+    target = Target.adopt(torch.nn.Linear(4, 4), layers="weight")
+    stream, whole = (GradCon(target=target, random_state=0).fit(rows) for rows in (X.lazy(), X))
+    np.testing.assert_array_equal(stream.anomaly_score(X.lazy()), whole.anomaly_score(X))
