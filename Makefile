@@ -27,7 +27,7 @@ RECENT = import sys; \
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
-demo: $(DEMO)/.installed ## install anograd into a venv of its own, find odd digits, draw them in demo/
+demo: $(DEMO)/.installed ## install anograd into a venv of its own, find odd digits and malignant rows, draw them in demo/
 	$(DEMO)/bin/anograd demo -o demo/
 
 test: $(VENV)/.installed ## run all tests; make test PYTEST_ARGS="-m 'not slow'"

@@ -8,44 +8,16 @@ from __future__ import annotations
 
 import argparse
 import re
-import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import record
+import tables_r2ad2
 from gradcon_images import AUTHORS
+from table_parts import Line, latest, markdown, origin, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
-Line = dict[str, Any]
-
-
-def latest(name: str, key: Sequence[str]) -> list[Line]:
-    """Return the last line for each key, in the order in which the keys first occur."""
-    found: dict[tuple[Any, ...], Line] = {}
-    for line in record.read(name):
-        found[tuple(line[field] for field in key)] = line
-    return list(found.values())
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def origin(lines: Sequence[Line]) -> str:
-    """Return one sentence on where the numbers come from."""
-    if not lines:
-        return "Not measured yet."
-    fields = ("machine", "torch", "anograd", "commit")
-    machine, torch, anograd, commit = (sorted({str(line[field]) for line in lines}) for field in fields)
-    return (
-        f"Measured on {'; '.join(machine)}; torch {', '.join(torch)}, anograd {', '.join(anograd)}, "
-        f"commit {', '.join(commit)}."
-    )
 
 
 def images() -> str:
@@ -73,11 +45,6 @@ def images() -> str:
         "The last column is reconstruction / cosine / score of the authors' own code, last weights."
     )
     return "\n\n".join([protocol, markdown(head, rows), origin(lines)])
-
-
-def spread(values: Sequence[float]) -> str:
-    """Return the mean and range of values."""
-    return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def engine() -> str:
@@ -121,7 +88,13 @@ def false_alarms() -> str:
     return "\n\n".join([f"At each n: {fits}.", markdown(head, rows), origin(lines)])
 
 
-TABLES = {"images": images, "engine": engine, "training": training, "false-alarms": false_alarms}
+TABLES = {
+    "images": images,
+    "engine": engine,
+    "training": training,
+    "false-alarms": false_alarms,
+    **tables_r2ad2.TABLES,
+}
 
 
 def fill(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What people read: the file of scores, what a model is and how well it did, and pictures of rows."""
+"""What people read: the file of scores, what a model is, and how well it did."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anograd.detectors import DETECTORS
+from anograd.detectors import DETECTORS, Detector
 from anograd.evaluate import Evaluation
 from anograd.store import Stored
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from anograd.trajectory import FIRST_EPOCHS, FURTHER_EPOCHS
 
 Floats = NDArray[np.float64]
 # Not worth a line among the settings: they say where and with which draw a fit ran.
@@ -174,28 +171,58 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
         )
     paper = kinds[name].paper
     given, fitted = manifest["parameters"], manifest["fitted"]
-    defaults = kinds[name]().get_params(deep=False)
-    changed = [
-        f"{key}={value!r} (default {defaults[key]!r})"
-        for key, value in given.items()
-        if key in defaults and key not in CIRCUMSTANCES and not _same(value, defaults[key])
-    ]
+    settings, unlike = _settings(kinds[name], given)
     network = dict(fitted["network"])
     kind = network.pop("kind")
     # Where there are checkpoints, all are of one network.
     weights = {n: t for n, t in stored.tensors.items() if n.startswith(("weights/", "checkpoint0/"))}
     built = ", ".join(f"{key} {value}" for key, value in network.items())
-    held_out = len(stored.tensors["calibration/scores"])
     return [
         ("detector", [name]),
         ("paper", [paper.cite()]),
         ("rows", _rows(manifest, stored)),
-        ("settings", changed or ["all as the defaults"]),
+        ("settings", settings),
         ("seed", [str(given.get("random_state"))]),
-        ("epochs", [_epochs(fitted, given)]),
         ("normal rows", [split(manifest["split"])]),
-        ("calibration", [f"{held_out:,} normal rows; {smallest_p(held_out)}"]),
+        ("calibration", [_calibration(manifest["split"], len(stored.tensors["calibration/scores"]))]),
         ("network", [f"{kind} ({built}), {sum(t.numel() for t in weights.values()):,} weights"]),
+        *(_checkpoints(given, fitted, stored) if "shape" in fitted else _alignment(given, fitted, stored)),
+        *([("unlike the paper", list(paper.differences))] if unlike else []),
+        ("limits", list(paper.limits)),
+    ]
+
+
+def _settings(kind: type[Detector], given: dict[str, Any]) -> tuple[list[str], bool]:
+    """Return what differs from the defaults or the published settings, and whether from the defaults."""
+    apart = {}
+    for name, model in (("default", kind()), ("published", kind.as_published())):
+        usual = model.get_params(deep=False)
+        apart[name] = [
+            f"{key}={value!r} ({name} {usual[key]!r})"
+            for key, value in given.items()
+            if key in usual and key not in CIRCUMSTANCES and not _same(value, usual[key])
+        ]
+    if len(apart["published"]) < len(apart["default"]):
+        return (
+            ["as published, but for:", *apart["published"]] if apart["published"] else ["as published"]
+        ), False
+    return apart["default"] or ["all as the defaults"], True
+
+
+def _calibration(counts: dict[str, int], m: int) -> str:
+    """Return which normal rows p values refer to, and what follows from it."""
+    rows = f"{m:,} normal rows"
+    if not counts["calibration"] and m == counts["validation"]:
+        rows += ", which chose the epoch, too: p values come out slightly too small"
+    elif not counts["calibration"] and m == counts["train"]:
+        rows += ", which were trained on, too: p values come out too small"
+    return f"{rows}; {smallest_p(m)}"
+
+
+def _alignment(given: dict[str, Any], fitted: dict[str, Any], stored: Stored) -> list[tuple[str, list[str]]]:
+    """Return what GradCon learned."""
+    return [
+        ("epochs", [_epochs(fitted, given)]),
         (
             "gradients read",
             [
@@ -204,8 +231,52 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
                 if n.startswith("reference/")
             ],
         ),
-        ("unlike the paper", list(paper.differences)),
-        ("limits", list(paper.limits)),
+    ]
+
+
+def _checkpoints(
+    given: dict[str, Any], fitted: dict[str, Any], stored: Stored
+) -> list[tuple[str, list[str]]]:
+    """Return what R2-AD2 learned."""
+    checkpoints, entries, networks = (fitted["shape"][n] for n in ("checkpoints", "entries", "networks"))
+    after = [str(FIRST_EPOCHS + FURTHER_EPOCHS * i) for i in range(checkpoints)]
+    how = "raw" if fitted["sketch"] is None else f"sketched, at most {fitted['sketch'][0]} for each parameter"
+    widths = ", ".join(map(str, given["widths"]))
+    known = fitted.get("known")  # not told by models of early versions
+    parts = [
+        ("checkpoints", [f"{checkpoints}, after epoch {', '.join(after)} of the autoencoder"]),
+        ("gradients read", [f"{checkpoints} x {entries:,} numbers a row, {how}"]),
+        *([("known anomalies", [f"{known:,} learned from"])] if known is not None else []),
+        *([("noise", [f"{given['noise']} rows, called anomalous"])] if given["noise"] and networks else []),
+    ]
+    if not networks:
+        nothing = "none: there are no known anomalies and no noise to learn from"
+        return [*parts, ("alarm networks", [nothing]), ("novelty", ["the score is the novelty alone"])]
+    kind = "LSTMs and dense layers" if given["recurrent"] and checkpoints > 1 else "dense layers"
+    alarms = [f"{networks}: {kind}, widths {widths}", f"epoch {_epochs(fitted, given)}"]
+    reached = fitted["history"][fitted["kept_epoch"] - 1]
+    if "validation_auroc" in reached:
+        alarms.append(
+            f"on left-out known anomalies AUROC {reached['validation_auroc']:.4f}, average precision "
+            f"{reached['validation_average_precision']:.4f}"
+        )
+    return [*parts, ("alarm networks", alarms), ("novelty", _novelty(given, fitted, stored))]
+
+
+def _novelty(given: dict[str, Any], fitted: dict[str, Any], stored: Stored) -> list[str]:
+    if given["training"] == "published":
+        return ["none, as published"]
+    weight, tried = float(stored.tensors["scorer/weight"]), fitted["weights_tried"]
+    if not tried:
+        why = "as given" if given["novelty"] != "auto" else "fewer than two known anomalies to choose it by"
+        return [f"weight {weight:g}: {why}"]
+    return [
+        f"weight {weight:g}: the largest that ranks left-out known anomalies nearly as well as the best",
+        *(
+            f"weight {one['weight']:<4g}  AUROC {one['auroc']:.4f}, average precision "
+            f"{one['average_precision']:.4f}" + ("  <- taken" if one["weight"] == weight else "")
+            for one in tried
+        ),
     ]
 
 
@@ -298,58 +369,3 @@ def _rows(manifest: dict[str, Any], stored: Stored) -> list[str]:
     ]
     shown = ", ".join(columns[:40]) + (f", ... {len(columns) - 40} more" if len(columns) > 40 else "")
     return [f"table of {len(columns)} columns, encoded as {shape} numbers: {shown}"]
-
-
-def extremes(images: NDArray[Any], scores: Floats, p: Floats, *, title: str, count: int = 16) -> Figure:
-    """Return a picture of the most and the least anomalous rows, each with its score and p value beneath.
-
-    Parameters
-    ----------
-    images : ndarray (n, C, H, W)
-        With C = 1 (grey) or 3 (colour) and values in 0..1.
-    scores, p : ndarray (n,)
-        Scores, high = anomalous, and p values.
-    title : str
-    count : int
-        Rows at either end; fewer where there are fewer.
-
-    Raises
-    ------
-    ImportError
-        Pictures need ``pip install 'anograd[report]'``.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the picture needs matplotlib: pip install 'anograd[report]'") from error
-    count = min(count, len(images))
-    order = np.argsort(-scores, kind="stable")
-    columns = min(8, count)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(1.25 * columns + 0.3, 2 * (1.62 * lines + 0.35) + 0.4), layout="constrained")
-    figure.suptitle(title, fontsize=13, wrap=True)
-    halves = figure.subfigures(2, 1, squeeze=False)[:, 0]
-    blocks = ((f"The {count} most anomalous", order[:count]), (f"The {count} least anomalous", order[::-1]))
-    for half, (heading, chosen) in zip(halves, blocks, strict=True):
-        half.suptitle(heading, fontsize=11, fontweight="bold")
-        axes = np.ravel(half.subplots(lines, columns, squeeze=False))
-        for place, row in zip(axes, chosen[:count], strict=False):
-            _draw(place, images[row], f"score {scores[row]:.3f}\np {p[row]:.3g}")
-        for empty in axes[count:]:
-            empty.set_axis_off()
-    return figure
-
-
-def _draw(place: Axes, image: NDArray[Any], caption: str) -> None:
-    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    place.imshow(np.clip(pixels, 0, 1), cmap="gray", vmin=0, vmax=1)
-    place.set_xticks([])
-    place.set_yticks([])
-    place.set_xlabel(caption, fontsize=9)
-
-
-def save_png(figure: Figure, path: str | Path) -> None:
-    """Write a picture as PNG, whole or not at all."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    write_whole(path, content.getvalue())

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from anograd.constraint import COSINE_FLOOR
 from anograd.gradients import PerSample, Sketch, per_sample
+from anograd.gradients.fallback import only_linear, stacked_gradients
+from anograd.gradients.planning import parse_memory
 from anograd.target import Target
+
+SKETCH = 32  # numbers a parameter; a gradient of at most SMALL numbers is taken as it is
+SMALL = 256
 
 
 def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:
@@ -47,6 +52,23 @@ def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:
     return found.inner / (found.norm * lengths).clamp_min(COSINE_FLOOR)
 
 
+def choose_sketch(target: Target, size: int | str | None, seed: int) -> Sketch | None:
+    """Return how gradients of a target are to be sketched; None: taken as they are.
+
+    Parameters
+    ----------
+    target : Target
+    size : int, None or "auto"
+        Numbers kept of each parameter's gradient; "auto": 32, or None where all of it is at most 256 numbers.
+    seed : int
+        Draws the projection.
+    """
+    if size == "auto":
+        entries = sum(p.numel() for p in target.parameters().values())
+        size = None if entries <= SMALL else SKETCH
+    return None if size is None else Sketch(int(size), seed)
+
+
 def checkpoint_gradients(
     targets: Sequence[Target], x: Tensor, sketch: Sketch | None = None, memory: str | int = "1GiB"
 ) -> Tensor:
@@ -65,8 +87,8 @@ def checkpoint_gradients(
 
     Notes
     -----
-    One pass a checkpoint: stacking the checkpoints' weights into one batched pass was measured and is
-    no faster (docs/benchmarks.md).
+    Raw gradients of linear layers come from one batched pass over the stacked weights of all checkpoints,
+    all else from a pass a checkpoint: each is the faster one there (docs/benchmarks.md).
 
     References
     ----------
@@ -80,6 +102,10 @@ def checkpoint_gradients(
     >>> checkpoint_gradients(targets, torch.rand(5, 3)).shape
     torch.Size([5, 2, 12])
     """
+    if sketch is None and only_linear(targets[0].module):
+        entries = sum(p.numel() for p in targets[0].parameters().values())
+        rows = max(1, parse_memory(memory) // (3 * len(targets) * entries * x.element_size()))
+        return torch.cat([stacked_gradients(targets, piece) for piece in torch.split(x, rows)])
     found = []
     for target in targets:
         if sketch is None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anograd.checkpoint import Keeper, pack, unpack
 from anograd.networks import DropoutAutoencoder, DropoutConvAutoencoder
 from anograd.spill import Rows
 from anograd.target import Target
@@ -19,6 +20,7 @@ from anograd.train import Observer, adam, seeded
 # Shares of the input's width, and what they end at: about the paper's choices for its data sets.
 SHARES, MOST = (0.7, 0.35, 0.18), (40, 20, 10)
 FIRST_EPOCHS, FURTHER_EPOCHS = 10, 5  # as published
+STAGE = "autoencoder"
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def train_checkpoints(
     *,
     seed: int = 0,
     observe: Observer = lambda name, data: None,
+    keep: Keeper | None = None,
 ) -> list[Target]:
     """Return frozen copies of the target, one a checkpoint, the least trained first.
 
@@ -143,6 +146,8 @@ def train_checkpoints(
         Draws the order of the rows and dropout.
     observe : callable
         Called as ``observe("epoch", {...})`` after each epoch.
+    keep : Keeper, optional
+        Where each epoch is kept under "autoencoder", and whence an interrupted training goes on.
 
     Raises
     ------
@@ -153,10 +158,20 @@ def train_checkpoints(
     ----------
     Schulze et al., "R2-AD2: Detecting Anomalies by Analysing the Raw Gradient", ECML PKDD 2022.
     """
-    module, found = target.module, []
+    module = target.module
+    found: list[Target] = []
     device = next(module.parameters()).device
     optimizer = adam(module, plan.learning_rate)
-    for epoch in range(1, plan.epochs() + 1):
+    learners = {"network": (module, optimizer)}
+    done = 0
+    if keep and (kept := keep.load(STAGE)):
+        numbers, groups = kept
+        for i in range(numbers["checkpoints"]):
+            module.load_state_dict(groups[f"checkpoint{i}"])
+            found.append(_frozen(target))
+        unpack(groups, learners)
+        done = numbers["epoch"]
+    for epoch in range(done + 1, plan.epochs() + 1):
         module.train()
         total = torch.zeros((), dtype=torch.float64, device=device)
         # Seeded by the epoch, as in all training here.
@@ -174,15 +189,18 @@ def train_checkpoints(
                 f"the autoencoder's training loss became {mean} in epoch {epoch}: lower learning_rate (it is "
                 f"{plan.learning_rate}) or check the scale of the rows"
             )
-        observe("epoch", {"epoch": epoch, "loss": mean})
         if epoch >= FIRST_EPOCHS and (epoch - FIRST_EPOCHS) % FURTHER_EPOCHS == 0:
-            found.append(Target(_frozen(module), target.loss, target.layers))
+            found.append(_frozen(target))
+        if keep:
+            taken = {f"checkpoint{i}": one.module.state_dict() for i, one in enumerate(found)}
+            keep.save(STAGE, {"epoch": epoch, "checkpoints": len(found)}, pack(learners) | taken)
+        observe("epoch", {"epoch": epoch, "loss": mean})
     module.eval()
     module.zero_grad(set_to_none=True)
     return found
 
 
-def _frozen(module: torch.nn.Module) -> torch.nn.Module:
-    still = copy.deepcopy(module).eval()
+def _frozen(target: Target) -> Target:
+    still = copy.deepcopy(target.module).eval()
     still.zero_grad(set_to_none=True)
-    return still.requires_grad_(False)
+    return Target(still.requires_grad_(False), target.loss, target.layers)

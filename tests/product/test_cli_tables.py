@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -54,31 +53,49 @@ def test_published_settings_of_either(place, tmp_path):
     assert (published["training"], published["recurrent"], published["epochs"]) == ("published", True, 1)
 
 
-def test_what_is_not_kept_is_not_promised(place, tmp_path, monkeypatch):
+@pytest.mark.parametrize("epoch", [2, 20, 21])  # of the autoencoder, its last, of the alarm networks
+def test_an_interrupted_fit_of_two_stages_goes_on(place, tmp_path, monkeypatch, epoch):
     @contextmanager
     def stopping(epochs: int):
         def show(found):
-            if found["epoch"] == 2:
+            if found["epoch"] == epoch:
                 raise KeyboardInterrupt
 
         yield show
 
-    monkeypatch.setattr(cli.fit, "moving", stopping)
-    told = run("fit", place / "x.parquet", "-o", tmp_path / "model", *LABEL, *R2AD2)
+    arguments = ("fit", place / "x.parquet", *LABEL, *R2AD2[:2], "--epochs", 2, "-o")
+    works(*arguments, tmp_path / "whole")
+    partial = tmp_path / "model.partial"
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.fit, "moving", stopping)
+        told = run(*arguments, tmp_path / "model")
     assert told.exit_code == 130
-    assert re.fullmatch(r"stopped after epoch 2 of \d+; nothing is kept\n", told.stderr)
-    assert not list(tmp_path.iterdir())
+    assert told.stderr == (
+        f"stopped after epoch {epoch} of 22; what was trained is kept in '{partial}': "
+        "the same command goes on from there\n"
+    )
+    line = fails(*arguments, tmp_path / "model", "--seed", 1)
+    assert "model.partial was left by a fit with other data or settings: remove it to start afresh" in line
+    told = works(*arguments, tmp_path / "model")
+    assert told.stderr == f"going on from epoch {epoch}, kept in '{partial}'\n"
+    assert not partial.exists()
+    for name in ("tensors.safetensors", "manifest.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_full_disk_promises_nothing_that_was_not_kept(place, tmp_path, monkeypatch):
+def test_a_full_disk_loses_nothing_that_was_trained(place, tmp_path, monkeypatch):
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("anograd.store.os.fsync", full)
-    line = fails("fit", place / "x.parquet", "-o", tmp_path / "model", *LABEL, *R2AD2)
+    partial = tmp_path / "model.partial"
+    with monkeypatch.context() as patch:
+        patch.setattr("anograd.store.os.fsync", full)
+        line = fails("fit", place / "x.parquet", "-o", tmp_path / "model", *LABEL, *R2AD2)
     assert "No space left on device" in line
-    assert "is kept in" not in line
-    assert not list(tmp_path.iterdir())
+    assert f"what was trained is kept in '{partial}': the same command goes on from there" in line
+    assert list(tmp_path.iterdir()) == [partial]
+    works("fit", place / "x.parquet", "-o", tmp_path / "model", *LABEL, *R2AD2)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def with_id(place: Path, folder: Path) -> Path:

@@ -43,9 +43,11 @@ def test_code_runs_from_top_to_bottom(
     for number, block in enumerate(found, 1):
         exec(compile(block, f"{page}, block {number}", "exec"), shared)
     if page == "README.md":
-        seen, *odd = capsys.readouterr().out.splitlines()[:4]
+        seen, *odd = (lines := capsys.readouterr().out.splitlines())[:4]
         assert re.fullmatch(r"p = 0\.\d\d: normal", seen)
         assert odd == ["p = 0.05: anomalous"] * 3
+        assert [line.partition(": ")[2] for line in lines[4:8]] == ["normal"] * 2 + ["anomalous"] * 2
+        assert lines[8] == "[False False  True  True]"
         assert shared["same"].all()
 
 
@@ -57,7 +59,9 @@ def test_readme_opens_with_the_two_commands() -> None:
 
 
 def test_readme_keeps_a_place_for_results() -> None:
-    assert re.search(r"<!-- images:begin -->\n.*\n<!-- images:end -->", text("README.md"), flags=re.DOTALL)
+    for part in ("images", "tables"):
+        place = rf"^<!-- {part}:begin -->\n.*\n<!-- {part}:end -->$"
+        assert re.search(place, text("README.md"), flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES)

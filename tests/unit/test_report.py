@@ -1,4 +1,4 @@
-"""The file of scores, whole or not at all; the description of a model; the picture."""
+"""The file of scores, whole or not at all; the description of a model."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import csv
 import errno
 import io
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from torch import nn
 
-from anograd import GradCon, Target, report, store
+from anograd import R2AD2, GradCon, Target, report, store
+from anograd.detectors import Detector
 
 
 def test_scores_read_back_to_the_same_float64():
@@ -67,7 +66,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         report.check_writable(tmp_path / "nowhere")
 
 
-def describe(detector: GradCon, folder: Path) -> dict[str, list[str]]:
+def describe(detector: Detector, folder: Path) -> dict[str, list[str]]:
     detector.save(folder)
     return dict(report.describe(store.read(folder)))
 
@@ -100,29 +99,68 @@ def test_description_of_a_table_and_of_a_network_that_was_handed_in(tmp_path):
     assert told["gradients read"] == ["1.weight  3x2"]
 
 
+def rows_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    X = np.concatenate([draw.normal(size=(60, 3)), draw.normal(4, 1, size=(6, 3))]).astype(np.float32)
+    return X, np.repeat([0, 1], [60, 6])
+
+
+def test_description_of_checkpoints_and_alarm_networks(tmp_path):
+    detector = R2AD2(epochs=2, checkpoints=2, sketch=8, random_state=0).fit(*rows_and_labels())
+    told = describe(detector, tmp_path / "model")
+    assert told["checkpoints"] == ["2, after epoch 10, 15 of the autoencoder"]
+    entries = detector.shape_["entries"]
+    assert told["gradients read"] == [f"2 x {entries} numbers a row, sketched, at most 8 for each parameter"]
+    assert told["noise"] == ["gaussian rows, called anomalous"]
+    kind, epochs, reached = told["alarm networks"]
+    assert kind == "4: dense layers, widths 100, 50"
+    assert epochs == f"epoch {detector.kept_epoch_} kept, of 2 trained (at most 2)"
+    assert reached.startswith("on left-out known anomalies AUROC ")
+    weight = float(detector.scorer_.weight)
+    assert told["novelty"][0].startswith(f"weight {weight:g}: the largest that ranks left-out known")
+    assert len(told["novelty"]) == 1 + len(detector.weights_tried_)
+    (taken,) = [line for line in told["novelty"] if line.endswith("<- taken")]
+    assert taken.startswith(f"weight {weight:g} ")
+    assert told["unlike the paper"] == list(R2AD2.paper.differences)
+    assert "epochs" not in told
+
+
+def test_known_anomalies_are_counted_where_the_model_tells(tmp_path):
+    detector = R2AD2(epochs=1, random_state=0).fit(*rows_and_labels())
+    detector.save(tmp_path / "model")
+    stored = store.read(tmp_path / "model")
+    stored.manifest["fitted"].pop("known", None)
+    assert "known anomalies" not in dict(report.describe(stored))
+    stored.manifest["fitted"]["known"] = 6
+    assert dict(report.describe(stored))["known anomalies"] == ["6 learned from"]
+
+
+def test_description_without_known_anomalies(tmp_path):
+    X = rows_and_labels()[0][:60]
+    told = describe(R2AD2(epochs=1, random_state=0).fit(X), tmp_path / "noise")
+    assert told["novelty"] == ["weight 1: fewer than two known anomalies to choose it by"]
+    assert len(told["alarm networks"]) == 2
+    told = describe(R2AD2(epochs=1, novelty=2.0, random_state=0).fit(X), tmp_path / "given")
+    assert told["novelty"] == ["weight 2: as given"]
+    told = describe(R2AD2(noise=None, random_state=0).fit(X), tmp_path / "nothing")
+    assert told["alarm networks"] == ["none: there are no known anomalies and no noise to learn from"]
+    assert told["novelty"] == ["the score is the novelty alone"]
+    assert "noise" not in told
+
+
+def test_description_of_published_settings(tmp_path):
+    detector = R2AD2.as_published("mammography", epochs=1, random_state=0).fit(*rows_and_labels())
+    told = describe(detector, tmp_path / "model")
+    assert told["settings"][0] == "as published, but for:"
+    assert "epochs=1 (published 100)" in told["settings"]
+    assert told["alarm networks"][0] == "1: LSTMs and dense layers, widths 100, 50, 25, 10"
+    assert told["gradients read"][0].endswith(" numbers a row, raw")
+    assert told["novelty"] == ["none, as published"]
+    assert "60 normal rows, which were trained on, too: p values come out too small" in told["calibration"][0]
+    assert "unlike the paper" not in told
+
+
 def test_description_of_an_unknown_detector(tmp_path):
     store.write(tmp_path / "model", {"detector": "Later"}, {}, None)
     with pytest.raises(ValueError, match="the model is a Later, this anograd knows GradCon, R2AD2: pip"):
         report.describe(store.read(tmp_path / "model"))
-
-
-@pytest.mark.parametrize(("n", "channels"), [(40, 1), (5, 3), (1, 1)])
-def test_picture_of_the_extremes(tmp_path, n, channels):
-    images = np.random.default_rng(0).uniform(size=(n, channels, 8, 8))
-    scores, p = np.linspace(-1, 1, n), np.linspace(1, 0.05, n)
-    figure = report.extremes(images, scores, p, title="Rows")
-    halves = [half for half in figure.subfigs]
-    captions = [[ax.get_xlabel() for ax in half.axes if ax.get_xlabel()] for half in halves]
-    assert [len(half) for half in captions] == [min(16, n)] * 2
-    assert captions[0][0] == f"score {scores.max():.3f}\np {p[scores.argmax()]:.3g}"
-    assert captions[1][0] == f"score {scores.min():.3f}\np {p[scores.argmin()]:.3g}"
-    report.save_png(figure, tmp_path / "picture.png")
-    with Image.open(tmp_path / "picture.png") as picture:
-        picture.load()
-        assert picture.format == "PNG"
-
-
-def test_picture_without_matplotlib_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'anograd\[report\]'"):
-        report.extremes(np.zeros((2, 1, 4, 4)), np.zeros(2), np.ones(2), title="Rows")

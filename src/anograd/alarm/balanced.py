@@ -6,7 +6,6 @@ epoch, and later the weight of the novelty, so that no label is spent on validat
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anograd.alarm.fusion import ranking
+from anograd.checkpoint import Keeper, copied, pack, unpack
 from anograd.train import Observer, seeded
 
 ANOMALY_SHARE, NOISE_SHARE = 0.2, 0.1  # of each batch; anomalies are drawn with replacement
 SLACK = 0.03  # of AUROC plus average precision
-SCORED_AT_ONCE = 4096
+SCORED_AT_ONCE = 1024
+STAGE = "alarm"
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class BalancedPlan:
     learning_rate: float
 
     def counts(self, known: int, noise: int) -> tuple[int, int, int]:
-        """Return how many normal rows, known anomalies and noise rows make a batch."""
-        anomalous = round(ANOMALY_SHARE * self.batch_size) if known else 0
-        nothing = round(NOISE_SHARE * self.batch_size) if noise else 0
+        """Return how many normal rows, known anomalies and noise rows make a batch: one of each at least."""
+        anomalous = max(1, round(ANOMALY_SHARE * self.batch_size)) if known else 0
+        nothing = max(1, round(NOISE_SHARE * self.batch_size)) if noise else 0
         return max(1, self.batch_size - anomalous - nothing), anomalous, nothing
 
 
@@ -72,10 +73,10 @@ class Material:
 
 
 def parts(known: int, networks: int) -> list[Tensor]:
-    """Return which known anomalies each network leaves out, int64; none is left out where there is one."""
-    if known < 2:
-        return [torch.arange(0)]
+    """Return which known anomalies each network leaves out, int64; none where one must learn from all."""
     count = min(networks, known)
+    if count < 2:
+        return [torch.arange(0)]
     return [torch.arange(first, known, count) for first in range(count)]
 
 
@@ -87,6 +88,7 @@ def train_balanced(
     *,
     seed: int = 0,
     observe: Observer = lambda name, data: None,
+    keep: Keeper | None = None,
 ) -> tuple[list[dict[str, float]], int]:
     """Train the networks in place; return the history, one dict an epoch, and the epoch that was kept.
 
@@ -105,6 +107,8 @@ def train_balanced(
         Draws the order of the rows, which anomalies and noise, and dropout.
     observe : callable
         Called as ``observe("epoch", {...})`` after each epoch.
+    keep : Keeper, optional
+        Where each epoch is kept under "alarm", and whence an interrupted training goes on.
 
     Raises
     ------
@@ -117,8 +121,14 @@ def train_balanced(
     optimizers = [torch.optim.Adam(a.parameters(), lr=plan.learning_rate, fused=True) for a in alarms]
     labels = torch.cat([torch.zeros(normal), torch.ones(anomalous + nothing)]).to(device)
     history: list[dict[str, float]] = []
-    best, kept, weights = -math.inf, 0, [alarm.state_dict() for alarm in alarms]
-    for epoch in range(1, plan.epochs + 1):
+    best, best_epoch, weights = -math.inf, 0, [copied(alarm.state_dict()) for alarm in alarms]
+    learners = {f"network{i}": both for i, both in enumerate(zip(alarms, optimizers, strict=True))}
+    if keep and (kept := keep.load(STAGE)):
+        numbers, groups = kept
+        unpack(groups, learners)
+        history, best, best_epoch = numbers["history"], numbers["best"], numbers["best_epoch"]
+        weights = [groups[f"best{i}"] for i in range(len(alarms))]
+    for epoch in range(len(history) + 1, plan.epochs + 1):
         with seeded(seed + epoch):
             loss = _run_epoch(alarms, optimizers, seen, material, labels, (normal, anomalous, nothing))
         if not math.isfinite(loss):
@@ -138,13 +148,16 @@ def train_balanced(
             quality = auroc + precision
         history.append(report)
         if quality >= best - SLACK:  # of epochs that are about as good, the last
-            best, kept = max(best, quality), epoch
-            weights = [copy.deepcopy(alarm.state_dict()) for alarm in alarms]
+            best, best_epoch = max(best, quality), epoch
+            weights = [copied(alarm.state_dict()) for alarm in alarms]
+        if keep:
+            numbers = {"epoch": epoch, "history": history, "best": best, "best_epoch": best_epoch}
+            keep.save(STAGE, numbers, pack(learners) | {f"best{i}": one for i, one in enumerate(weights)})
         observe("epoch", {"epoch": epoch, **report})
     for alarm, state in zip(alarms, weights, strict=True):
         alarm.load_state_dict(state)
         alarm.eval().zero_grad(set_to_none=True)
-    return history, kept
+    return history, best_epoch
 
 
 def logits(alarms: Sequence[nn.Module], features_of: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:

@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anograd.alarm.network import AlarmNetwork, PooledBatchNorm
+from anograd.checkpoint import Keeper, pack, unpack
 from anograd.train import Observer, seeded
 
 EPSILON = 1e-7  # of Keras' Adam
 NOISE_ROWS = 8192  # made at once, since each call has a cost of its own
 NOISE_ENTRIES = 2**26  # at most held at once: 256 MiB as float32
+STAGE = "alarm"
 LOSSES = ("loss_rows", "loss_noise", "loss", "loss_normalisation")
 
 
@@ -57,6 +59,12 @@ class KerasAdam(torch.optim.Adam):
     def __init__(self, parameters: Iterable[Tensor], learning_rate: float) -> None:
         super().__init__(parameters, lr=learning_rate, eps=EPSILON, fused=True)
         self.register_step_pre_hook(_set_epsilon)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up moments, and with them the number of steps that epsilon goes by."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["taken"] = max(int(self.state[p].get("step", 0)) for p in group["params"])
 
 
 def _set_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -159,6 +167,7 @@ def train_as_published(
     *,
     seed: int = 0,
     observe: Observer = lambda name, data: None,
+    keep: Keeper | None = None,
 ) -> list[dict[str, float]]:
     """Train both in place and return the history, one dict of mean losses an epoch.
 
@@ -180,6 +189,8 @@ def train_as_published(
         Draws the order of the rows, the noise and dropout.
     observe : callable
         Called as ``observe("epoch", {"epoch": ..., "epochs": ..., **losses})`` after each epoch.
+    keep : Keeper, optional
+        Where each epoch is kept under "alarm", and whence an interrupted training goes on.
 
     Raises
     ------
@@ -194,8 +205,13 @@ def train_as_published(
     norm_optimizer = KerasAdam([norm.gamma, norm.beta], plan.learning_rate)
     a_row = alarm.checkpoints * alarm.features
     at_once = max(plan.batch_size, min(NOISE_ROWS, NOISE_ENTRIES // a_row))
+    learners = {"alarm": (alarm, alarm_optimizer), "norm": (norm, norm_optimizer)}
     history: list[dict[str, float]] = []
-    for epoch in range(1, plan.epochs + 1):
+    if keep and (kept := keep.load(STAGE)):
+        numbers, groups = kept
+        unpack(groups, learners)
+        history = numbers["history"]
+    for epoch in range(len(history) + 1, plan.epochs + 1):
         with _seeded_on(labels.device, seed + epoch):
             batches = torch.split(torch.randperm(len(labels)).to(labels.device), plan.batch_size)
             sums = torch.zeros(len(LOSSES), device=labels.device)
@@ -212,6 +228,8 @@ def train_as_published(
                 f"learning_rate (it is {plan.learning_rate}) or check the scale of the rows"
             )
         history.append(report)
+        if keep:
+            keep.save(STAGE, {"epoch": epoch, "history": history}, pack(learners))
         observe("epoch", {"epoch": epoch, "epochs": plan.epochs, **report})
     norm.eval()
     alarm.eval()

@@ -18,6 +18,7 @@ from anograd.alarm.fusion import Surprise, choose_weight
 from anograd.alarm.network import AlarmNetwork, PooledBatchNorm
 from anograd.alarm.published import AlarmPlan, train_as_published
 from anograd.alarm.standard import Novelty, Standard
+from anograd.checkpoint import Keeper
 from anograd.spill import Rows
 from anograd.train import Observer, seeded
 
@@ -103,7 +104,13 @@ class PublishedScorer(nn.Module):
         self.alarm = AlarmNetwork(entries, checkpoints, widths)
 
     def learn(
-        self, gradients: Gradients, plan: AlarmPlan, *, seed: int, observe: Observer
+        self,
+        gradients: Gradients,
+        plan: AlarmPlan,
+        *,
+        seed: int,
+        observe: Observer,
+        keep: Keeper | None = None,
     ) -> list[dict[str, float]]:
         """Train in place and return the history, one dict an epoch."""
         index = torch.cat([gradients.train, gradients.known])
@@ -111,7 +118,7 @@ class PublishedScorer(nn.Module):
         labels[len(gradients.train) :] = 1
         return train_as_published(
             self.norm, self.alarm, lambda i: gradients.of(index[i.to(index.device)]), labels, gradients.noise,
-            plan, seed=seed, observe=observe,
+            plan, seed=seed, observe=observe, keep=keep,
         )  # fmt: skip
 
     def forward(self, gradients: Tensor) -> Tensor:
@@ -166,6 +173,7 @@ class BalancedScorer(nn.Module):
         weight: float | None,
         seed: int,
         observe: Observer,
+        keep: Keeper | None = None,
     ) -> tuple[list[dict[str, float]], int, list[dict[str, float]]]:
         """Fit in place; return the history, the kept epoch, and what each weight of the novelty would give.
 
@@ -177,6 +185,8 @@ class BalancedScorer(nn.Module):
             Of the novelty; None chooses it by the known anomalies that a network did not see.
         seed : int
         observe : callable
+        keep : Keeper, optional
+            Whence an interrupted training goes on.
         """
         self.standard.fit(self._pieces(gradients.of, gradients.train))
 
@@ -198,7 +208,9 @@ class BalancedScorer(nn.Module):
             noise = torch.cat(made)
         left_out = parts(len(known), len(self.alarms))
         material = Material(features_of, gradients.train, validation, known, noise)
-        history, kept = train_balanced(self._list(), left_out, material, plan, seed=seed, observe=observe)
+        history, kept = train_balanced(
+            self._list(), left_out, material, plan, seed=seed, observe=observe, keep=keep
+        )
         rows = logits(self._list(), features_of, validation)
         self.alarm_surprise.fit(rows.mean(0))
         measured: list[dict[str, float]] = []

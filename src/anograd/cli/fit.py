@@ -89,7 +89,7 @@ def fit(
 ) -> None:
     """Fit a detector to rows and save it to a folder.
 
-    Ctrl-C stops it; with gradcon, the same command goes on from there.
+    Ctrl-C stops it; the same command goes on from there.
     """
     if detector not in DETECTORS:
         raise typer.BadParameter(f"{detector!r} is none of {', '.join(DETECTORS)}", param_hint="--detector")

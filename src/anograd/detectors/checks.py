@@ -39,6 +39,13 @@ def widths(detector: BaseEstimator, name: str, example: str) -> None:
         raise ValueError(f"{name}={value!r}: give widths of 1 or more, such as {example}")
 
 
+def weight(detector: BaseEstimator, name: str, word: str) -> None:
+    """Raise ValueError where the parameter is neither a weight of 0 or more nor the word."""
+    value = getattr(detector, name)
+    if value != word and (isinstance(value, str) or not value >= 0):
+        raise ValueError(f"{name}={value!r} is a weight: 0 or more, or {word!r}")
+
+
 def learning_rate(detector: BaseEstimator) -> None:
     """Raise ValueError where the learning rate is not above 0."""
     value = detector.learning_rate

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
 from anograd.detectors.base import Detector, Floats, Split
@@ -325,10 +324,8 @@ class GradCon(Detector):
         return {"kind": kind, "channels": shape[0], "height": shape[1], "width": shape[2]}
 
     def _fingerprint(self, plan: TrainingPlan, rows: Tensor, seed: int) -> str:
-        described = json.dumps([asdict(plan) | {"epochs": None}, self.network_, seed, list(rows.shape)])
-        digest = hashlib.sha256(described.encode())
-        digest.update(rows.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        settings = asdict(plan) | {"epochs": None}
+        return digest([settings, self.network_, seed, list(rows.shape)], [rows])
 
 
 def default_widths(features: int) -> list[int]:

@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from anograd.alarm import AlarmPlan, BalancedPlan, BalancedScorer, Gradients, PublishedScorer
 from anograd.alarm import noise as noises
+from anograd.checkpoint import Keeper
 from anograd.detectors import checks
 from anograd.detectors.base import Detector, Floats, Split
 from anograd.detectors.paper import Paper
 from anograd.detectors.progress import counting, observer
 from anograd.detectors.published import settings
+from anograd.detectors.resume import keeper
 from anograd.detectors.rows import Missing
 from anograd.gradients import Sketch
 from anograd.gradients.planning import parse_memory
-from anograd.represent import checkpoint_gradients
+from anograd.represent import checkpoint_gradients, choose_sketch
 from anograd.spill import Rows
 from anograd.target import Target
 from anograd.train import Observer, seeded
 from anograd.trajectory import TrajectoryPlan, build, describe, draw_holdout, train_checkpoints
 
 KINDS = ("auto", "dense", "conv")
-SKETCH = 32  # numbers a parameter; a gradient of at most SMALL numbers is taken as it is
-SMALL = 256
 ALARM_ROWS = 100_000  # normal rows that the alarm networks learn from, at most
 NOISE_EXAMPLES = 10_000  # normal rows that permuted noise is made of, at most
 
@@ -90,6 +90,8 @@ class R2AD2(Detector):
     device : str, default "auto"
     random_state : int, RandomState, Generator or None, default None
     progress : bool or callable, default False
+    checkpoint : path, optional
+        A file written after each epoch, from which an interrupted fit goes on. `save` removes it.
 
     Attributes
     ----------
@@ -183,6 +185,7 @@ class R2AD2(Detector):
         device: str = "auto",
         random_state: Any = None,
         progress: bool | Observer = False,
+        checkpoint: Any = None,
     ) -> None:
         self.target = target
         self.hidden = hidden
@@ -207,6 +210,7 @@ class R2AD2(Detector):
         self.device = device
         self.random_state = random_state
         self.progress = progress
+        self.checkpoint = checkpoint
 
     @classmethod
     def as_published(cls, data: str | None = None, **changes: Any) -> Self:
@@ -240,8 +244,7 @@ class R2AD2(Detector):
         checks.widths(self, "widths", "(100, 50)")
         if self.hidden is not None:
             checks.widths(self, "hidden", "(40, 20, 10), the code last")
-        if self.novelty != "auto" and (isinstance(self.novelty, str) or not self.novelty >= 0):
-            raise ValueError(f"novelty={self.novelty!r} is a weight: 0 or more, or 'auto'")
+        checks.weight(self, "novelty", "auto")
         parse_memory(self.memory)
 
     def twin_score(self, X: Any) -> Floats:
@@ -289,17 +292,21 @@ class R2AD2(Detector):
         seen, unseen = draw_holdout(split.train, self.holdout, seed)
         self.holdout_ = unseen.sort().values.numpy()
         total = plan.epochs() + self.epochs
+        keep = keeper(self, self.network_, rows, split, seed)
         with observer(self.progress, total) as observe:
+            if keep.epoch:
+                observe("resumed", {"epoch": keep.epoch, "epochs": total})
             shown = counting(observe, 0, total, "autoencoder")
-            self.targets_ = train_checkpoints(target, rows, seen, plan, seed=seed, observe=shown)
-            self.sketch_ = self._sketch(seed)
+            self.targets_ = train_checkpoints(target, rows, seen, plan, seed=seed, observe=shown, keep=keep)
+            self.sketch_ = choose_sketch(self.targets_[0], self.sketch, seed)
             known = len(split.known)
             networks = min(self.networks, max(known, 1)) if known or self.noise is not None else 0
             one = self._gradients_of(rows.take(seen[:1]).to(device))
             self.shape_ = {"checkpoints": one.shape[1], "entries": one.shape[2], "networks": networks}
             self.scorer_ = self._scorer(seed).to(device)
             gradients = self._gradients(rows, split)
-            self._train_scorer(gradients, seed, counting(observe, plan.epochs(), total, "alarm network"))
+            shown = counting(observe, plan.epochs(), total, "alarm network")
+            self._train_scorer(gradients, seed, shown, keep)
         self._settle()
 
     def _settle(self) -> None:
@@ -309,18 +316,18 @@ class R2AD2(Detector):
         for module in (self.scorer_, *(target.module for target in self.targets_)):
             module.to(device, dtype).eval().requires_grad_(False)
 
-    def _train_scorer(self, gradients: Gradients, seed: int, observe: Observer) -> None:
+    def _train_scorer(self, gradients: Gradients, seed: int, observe: Observer, keep: Keeper) -> None:
         batch = self._batch(len(gradients.train))
         if isinstance(self.scorer_, PublishedScorer):
             plan = AlarmPlan(self.epochs, batch, self.learning_rate)
-            self.history_ = self.scorer_.learn(gradients, plan, seed=seed, observe=observe)
+            self.history_ = self.scorer_.learn(gradients, plan, seed=seed, observe=observe, keep=keep)
             self.kept_epoch_, self.weights_tried_ = self.epochs, []
             return
         assert isinstance(self.scorer_, BalancedScorer)
         weight = None if self.novelty == "auto" else float(self.novelty)
         self.history_, self.kept_epoch_, self.weights_tried_ = self.scorer_.learn(
             gradients, BalancedPlan(self.epochs, batch, self.learning_rate), weight=weight, seed=seed,
-            observe=observe,
+            observe=observe, keep=keep,
         )  # fmt: skip
 
     def _gradients(self, rows: Rows, split: Split) -> Gradients:
@@ -349,14 +356,6 @@ class R2AD2(Detector):
 
     def _batch(self, n: int) -> int:
         return int(self.batch_size) if self.batch_size != "auto" else min(256, max(16, n // 50))
-
-    def _sketch(self, seed: int) -> Sketch | None:
-        if self.sketch is None:
-            return None
-        entries = sum(p.numel() for p in self.targets_[0].parameters().values())
-        if self.sketch == "auto":
-            return None if entries <= SMALL else Sketch(SKETCH, seed)
-        return Sketch(int(self.sketch), seed)
 
     def _scorer(self, seed: int) -> nn.Module:
         widths, shape = tuple(self.widths), self.shape_

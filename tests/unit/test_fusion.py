@@ -1,0 +1,132 @@
+"""Surprises on one scale, and the weight between two of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from anograd.alarm.fusion import WEIGHTS, Floats, Surprise, choose_weight, ranking
+
+
+def fitted(scores: Tensor) -> Surprise:
+    surprise = Surprise()
+    surprise.fit(scores)
+    return surprise
+
+
+def drawn(*shape: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+NUMBERS = st.floats(-1e6, 1e6, allow_nan=False).map(lambda number: round(number, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(NUMBERS, min_size=1, max_size=40))
+@example([0.0])
+@example([5.0] * 40)
+@example([0.0] * 39 + [1e6])
+@example([-3.0] * 20 + [-2.999] * 20)
+def test_strictly_increasing_and_continuous(scores: list[float]) -> None:
+    """Also with ties and with one row: a finer step makes a smaller one, and none is zero."""
+    normal = torch.tensor(scores, dtype=torch.float64)
+    surprise = fitted(normal)
+    spread = float(surprise.knots[-1] - surprise.knots[0])
+    low, high = float(surprise.knots[0]) - spread, float(surprise.knots[-1]) + spread
+    x = torch.linspace(low, high, 2001, dtype=torch.float64)
+    found = surprise(x)
+    assert torch.isfinite(found).all()
+    assert (found.diff() > 0).all()
+    # No jump at a knot: a thousandth of the distance between knots to either side.
+    knots = surprise.knots
+    step = 1e-3 * knots.diff().min()
+    jumps = surprise(knots + step) - surprise(knots - step)
+    steepest = max(float((surprise.values.diff() / knots.diff()).max()), float(surprise.slope), 0.5 / spread)
+    assert jumps.max() <= 2.1 * step * steepest
+
+
+def test_values_at_the_quantiles_are_one_minus_the_logarithm_of_what_lies_above() -> None:
+    normal = torch.from_numpy(drawn(200_000))
+    surprise = fitted(normal)
+    for share in (0.0, 0.1, 0.5, 0.8, 0.9):
+        at = normal.sort().values[int(share * len(normal))]
+        assert float(surprise(at[None])) == pytest.approx(1 - np.log(1 - share), abs=0.03)
+
+
+def test_the_tail_is_exponential_with_the_mean_excess_as_its_scale() -> None:
+    exponential = torch.from_numpy(np.random.default_rng(0).exponential(4.0, 100_000))
+    surprise = fitted(exponential)
+    assert float(surprise.slope) == pytest.approx(1 / 4, rel=0.03)
+    found = surprise(torch.tensor([20.0, 40.0, 1000.0]))
+    torch.testing.assert_close(found, 1 + torch.tensor([5.0, 10.0, 250.0]).double(), rtol=0.05, atol=0)
+    last = surprise.knots[-1]
+    excess = (exponential[exponential >= last] - last).mean()
+    torch.testing.assert_close(surprise.slope, 1 / excess)
+
+
+def test_below_all_normal_scores_the_order_is_kept() -> None:
+    surprise = fitted(torch.from_numpy(drawn(500)))
+    found = surprise(torch.tensor([-1e6, -1e3, -10.0, float(surprise.knots[0])], dtype=torch.float64))
+    assert (found.diff() > 0).all()
+    assert 0.5 < found[0] < found[-1] == 1
+
+
+def test_a_row_of_normal_scores_is_not_surprising_on_average() -> None:
+    """Of an exponential scale the mean surprise is 2: one more than that of the least surprising."""
+    normal = torch.from_numpy(drawn(5000))
+    assert float(fitted(normal)(torch.from_numpy(drawn(5000, seed=1))).mean()) == pytest.approx(2, abs=0.1)
+
+
+def test_it_is_a_state_dict() -> None:
+    one, other = fitted(torch.from_numpy(drawn(50))), Surprise()
+    other.load_state_dict(one.state_dict())
+    x = torch.linspace(-5, 5, 100)
+    assert torch.equal(one(x), other(x))
+
+
+def chosen(separation: float, novel: float, known: int) -> float:
+    """Weight for alarms and a novelty that set anomalies apart from 400 normal rows by so much."""
+    normal, odd = drawn(400), drawn(known, seed=1) + separation
+    beside, beside_odd = drawn(400, seed=2), drawn(known, seed=3) + novel
+    return choose_weight([(normal, odd)], (beside, [beside_odd]), known)[0]
+
+
+def test_a_novelty_that_is_noise_gets_no_weight_where_many_are_known() -> None:
+    assert chosen(2.0, 0.0, 2000) == 0
+
+
+def test_a_novelty_that_ranks_as_well_gets_all_it_can() -> None:
+    assert chosen(8.0, 8.0, 20) == WEIGHTS[-1]
+    normal, odd = drawn(400), drawn(50, seed=1) + 2
+    assert choose_weight([(normal, odd)], (normal, [odd]), 50)[0] == WEIGHTS[-1]
+
+
+def test_the_fewer_are_known_the_more_is_left_to_the_novelty() -> None:
+    """The same rankings, told to come from fewer and fewer known anomalies."""
+    normal, odd = drawn(400), drawn(100, seed=1) + 2
+    beside = (drawn(400, seed=2), [drawn(100, seed=3) + 1.0])
+    found = [choose_weight([(normal, odd)], beside, known)[0] for known in (10_000, 400, 25, 2)]
+    assert found == sorted(found)
+    assert found[0] < found[-1]
+
+
+def test_what_each_weight_would_give_is_told() -> None:
+    normal, odd, beside, novel = drawn(400), drawn(9, seed=1) + 2, drawn(400, seed=2), drawn(9, seed=3)
+    weight, measured = choose_weight([(normal, odd)] * 2, (beside, [novel] * 2), 18)
+    assert weight in WEIGHTS
+    assert [one["weight"] for one in measured] == list(WEIGHTS)
+    for one in measured:
+        auroc, precision = ranking(normal + one["weight"] * beside, odd + one["weight"] * novel)
+        assert one["auroc"] == pytest.approx(auroc)
+        assert one["average_precision"] == pytest.approx(precision)
+
+
+def test_ranking_is_scikit_learns() -> None:
+    normal, odd = drawn(50).round(1), (drawn(7, seed=1) + 1).round(1)
+    truth, scores = np.repeat([0, 1], [50, 7]), np.concatenate([normal, odd])
+    assert ranking(normal, odd) == (roc_auc_score(truth, scores), average_precision_score(truth, scores))
