@@ -157,19 +157,19 @@ def fit_columns(
     train, validation = order[: n - validating - held_out], order[n - validating - held_out : n - held_out]
     draw = noises.gaussian((entries,))
     gradients = Gradients.gather(
-        lambda index: rows[index][:, None, :],
-        lambda count: draw(count)[:, None, :],
+        lambda index: rows[index],
+        draw,
         train,
         validation,
         torch.arange(n, len(rows)),
         memory=2**30,
     )
     with seeded(seed):
-        scorer = BalancedScorer(1, entries, (100, 50), recurrent=False, networks=min(networks, len(known)))
+        scorer = BalancedScorer(1, entries, 0, (100, 50), recurrent=False, networks=min(networks, len(known)))
     plan = BalancedPlan(epochs, batch_size(len(train)), RATE)
     scorer.learn(gradients, plan, weight=None, seed=seed, observe=lambda name, data: None)
     scorer.double().eval()
-    return _scoring(lambda x: scorer(x.double().flatten(1)[:, None, :]))
+    return _scoring(lambda x: scorer(x.double().flatten(1)))
 
 
 def _scoring(function: Callable[[Tensor], Tensor]) -> Score:

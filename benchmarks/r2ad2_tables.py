@@ -157,7 +157,8 @@ def fit(method: str, name: str, data: Split, seed: int, arguments: argparse.Name
 
 def live_entries(detector: R2AD2) -> float:
     """Return the share of gradient entries that move on normal rows: few do where a layer's ReLUs died."""
-    spread = detector.scorer_.standard.spread
+    shape = detector.shape_
+    spread = detector.scorer_.standard.spread[: shape["checkpoints"] * shape["entries"]]
     return round(float((spread > 2e-6 * spread.max()).double().mean()), 3)
 
 

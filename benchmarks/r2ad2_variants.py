@@ -30,25 +30,24 @@ from r2ad2_tables import live_entries
 
 NAME = "r2ad2_variants"
 STUDIED = ("mammography", "creditcard")
-SKETCHES = (None, 8, 16, 32)
+SKETCHES = (None, 1, 8, 16)
+WIDE = (40, 20, 10)  # the sketch's purpose is a target whose gradient is long
 CHECKPOINTS = (1, 2, 3, 4)
 AS_MANY_AS = 3  # checkpoints, read in order with the widths SMALL: so many weights all others get
 TOLERANCE = 0.02
 ABLATION: dict[str, dict[str, Any]] = {
     "default": {},
-    "dropout=0.4": {"dropout": 0.4},
-    "checkpoints=1": {"checkpoints": 1},
-    "noise=None": {"noise": None},
-    "noise=permuted": {"noise": "permuted"},
-    "noise=uniform": {"noise": "uniform"},
-    "networks=1": {"networks": 1},
+    "columns=False": {"columns": False},
     "novelty=0": {"novelty": 0.0},
     "novelty=1": {"novelty": 1.0},
+    "checkpoints=1": {"checkpoints": 1},
+    "networks=1": {"networks": 1},
+    "noise=None": {"noise": None},
+    "noise=permuted": {"noise": "permuted"},
     "sketch=16": {"sketch": 16},
     "sketch=64": {"sketch": 64},
+    "dropout=0.4": {"dropout": 0.4},
     "holdout=0": {"holdout": 0.0},
-    "recurrent": {"recurrent": True},
-    "epochs=40": {"epochs": 40},
 }
 Line = dict[str, Any]
 Job = tuple[Line, dict[str, Any]]  # key, constructor parameters
@@ -91,9 +90,13 @@ def sketches(sets: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
     """Yield the fits of the study of sketches."""
     for seed in seeds:
         for name in sets:
-            for size in SKETCHES:
-                variant = "raw" if size is None else f"sketch={size}"
-                yield _key("sketch", variant, name, seed), {"hidden": SIZES[name][0], "sketch": size}
+            for hidden in (SIZES[name][0], WIDE):
+                for size in SKETCHES:
+                    variant = f"{'raw' if size is None else f'sketch={size}'}, target {hidden}"
+                    yield (
+                        _key("sketch", variant, name, seed),
+                        {"hidden": hidden, "sketch": size, "columns": False},
+                    )
 
 
 def times(sets: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
@@ -104,7 +107,7 @@ def times(sets: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
                 variant = f"{'LSTM' if recurrent else 'dense'}, T={checkpoints}"
                 changes = {
                     "hidden": SIZES[name][0], "sketch": None, "checkpoints": checkpoints,
-                    "recurrent": recurrent, "memory": "1GiB",
+                    "recurrent": recurrent, "memory": "1GiB", "columns": False,
                 }  # fmt: skip
                 yield _key("time", variant, name, seed), changes
 

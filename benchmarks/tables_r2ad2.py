@@ -147,17 +147,17 @@ def study(name: str) -> list[Line]:
 
 
 def groups(lines: Sequence[Line]) -> list[list[Line]]:
-    """Return the lines by set and variant, sets in order of name, variants as they first occur."""
+    """Return the lines by set and variant, sets in order of name, variants by `_place`."""
     found: dict[tuple[str, str], list[Line]] = {}
-    for line in sorted(lines, key=lambda line: (line["data"], _place(line["variant"]))):
+    for line in sorted(lines, key=lambda line: (line["data"], _place(line))):
         found.setdefault((line["data"], line["variant"]), []).append(line)
     return list(found.values())
 
 
-def _place(variant: str) -> tuple[int, str]:
-    """Return what variants are sorted by: raw first, numbers by size."""
-    number = "".join(filter(str.isdigit, variant))
-    return (int(number or 0), "") if variant.startswith(("raw", "sketch")) else (0, variant)
+def _place(line: Line) -> tuple[list[int], int, str]:
+    """Return what variants are sorted by: the target's widths, raw before sketches by size, then the name."""
+    settings = line["settings"]
+    return list(settings.get("hidden") or []), settings.get("sketch") or 0, line["variant"]
 
 
 def sketch() -> str:

@@ -89,15 +89,15 @@ class Keeper:
     fingerprint : str
         What the file must have been made with: settings and data.
 
-    Raises
-    ------
-    ValueError
-        The file is damaged, or belongs to another fit.
-
     Attributes
     ----------
     epoch : int
         Epochs of all stages that were kept in the file when it was opened.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or belongs to another fit.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str) -> None:

@@ -253,7 +253,7 @@ def _checkpoints(
         nothing = "none: there are no known anomalies and no noise to learn from"
         return [*parts, ("alarm networks", [nothing]), ("novelty", ["the score is the novelty alone"])]
     kind = "LSTMs and dense layers" if given["recurrent"] and checkpoints > 1 else "dense layers"
-    alarms = [f"{networks}: {kind}, widths {widths}", f"epoch {_epochs(fitted, given)}"]
+    alarms = [f"{networks}: {kind} of {widths}", f"epoch {_epochs(fitted, given)}"]
     reached = fitted["history"][fitted["kept_epoch"] - 1]
     if "validation_auroc" in reached:
         alarms.append(

@@ -78,10 +78,14 @@ class Trained:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from a seeded global generator inside, and leave the generator's state untouched outside."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draw from seeded global generators inside, and leave them untouched outside: the CPU's and a GPU's."""
+    gpus = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
         torch.default_generator.manual_seed(seed)
+        for one in gpus:
+            with torch.cuda.device(one):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -197,7 +201,7 @@ def train(
     while state.epoch < plan.epochs and not _out_of_patience(state, plan):
         state.epoch += 1
         # Seeded by the epoch, so that a fit that was interrupted goes on with the same draws.
-        with seeded(seed + state.epoch):
+        with seeded(seed + state.epoch, x.device):
             report = _run_epoch(target, penalty, x, state.mean, optimizer, plan)
         report |= _validate(target, penalty, x_validation, state.mean, plan)
         if not math.isfinite(report["loss"]):

@@ -79,8 +79,12 @@ def test_an_interrupted_fit_of_two_stages_goes_on(place, tmp_path, monkeypatch, 
     told = works(*arguments, tmp_path / "model")
     assert told.stderr == f"going on from epoch {epoch}, kept in '{partial}'\n"
     assert not partial.exists()
-    for name in ("tensors.safetensors", "manifest.json"):
-        assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    tensors = [(tmp_path / name / "tensors.safetensors").read_bytes() for name in ("model", "whole")]
+    assert tensors[0] == tensors[1]
+    rows = pl.read_parquet(place / "x.parquet").drop("class")
+    model, whole = ag.load(tmp_path / "model"), ag.load(tmp_path / "whole")
+    assert (model.history_, model.get_params()) == (whole.history_, whole.get_params())
+    np.testing.assert_array_equal(model.p_values(rows), whole.p_values(rows))
 
 
 def test_a_full_disk_loses_nothing_that_was_trained(place, tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_description_of_checkpoints_and_alarm_networks(tmp_path):
     assert told["gradients read"] == [f"2 x {entries} numbers a row, sketched, at most 8 for each parameter"]
     assert told["noise"] == ["gaussian rows, called anomalous"]
     kind, epochs, reached = told["alarm networks"]
-    assert kind == "4: dense layers, widths 100, 50"
+    assert kind == "4: dense layers of 100, 50"
     assert epochs == f"epoch {detector.kept_epoch_} kept, of 2 trained (at most 2)"
     assert reached.startswith("on left-out known anomalies AUROC ")
     weight = float(detector.scorer_.weight)
@@ -153,7 +153,7 @@ def test_description_of_published_settings(tmp_path):
     told = describe(detector, tmp_path / "model")
     assert told["settings"][0] == "as published, but for:"
     assert "epochs=1 (published 100)" in told["settings"]
-    assert told["alarm networks"][0] == "1: LSTMs and dense layers, widths 100, 50, 25, 10"
+    assert told["alarm networks"][0] == "1: LSTMs and dense layers of 100, 50, 25, 10"
     assert told["gradients read"][0].endswith(" numbers a row, raw")
     assert told["novelty"] == ["none, as published"]
     assert "60 normal rows, which were trained on, too: p values come out too small" in told["calibration"][0]

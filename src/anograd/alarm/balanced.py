@@ -98,7 +98,7 @@ def train_balanced(
     Parameters
     ----------
     alarms : sequence of torch.nn.Module
-        Features (b, k) -> logits (b,), high = anomalous.
+        Features (b, k) -> logits (b,), high = anomalous; in training those of its members, (members, b).
     left_out : sequence of torch.Tensor of int64
         For each network the known anomalies that it does not see, from `parts`.
     material : Material
@@ -129,7 +129,7 @@ def train_balanced(
         history, best, best_epoch = numbers["history"], numbers["best"], numbers["best_epoch"]
         weights = [groups[f"best{i}"] for i in range(len(alarms))]
     for epoch in range(len(history) + 1, plan.epochs + 1):
-        with seeded(seed + epoch):
+        with seeded(seed + epoch, device):
             loss = _run_epoch(alarms, optimizers, seen, material, labels, (normal, anomalous, nothing))
         if not math.isfinite(loss):
             raise FloatingPointError(
@@ -193,7 +193,9 @@ def _run_epoch(
         for alarm, optimizer, own in zip(alarms, optimizers, seen, strict=True):
             drawn = own[torch.randint(len(own), (anomalous,))] if anomalous else own[:0]
             x = torch.cat([rows[0], material.known[drawn], *rows[1:]])
-            loss = F.binary_cross_entropy_with_logits(alarm(x), labels[-anomalous - nothing - len(batch) :])
+            found = alarm(x)
+            own_labels = labels[-anomalous - nothing - len(batch) :].expand_as(found)
+            loss = F.binary_cross_entropy_with_logits(found, own_labels)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()

@@ -176,6 +176,40 @@ class AlarmNetwork(nn.Module):
         return self
 
 
+class AlarmPair(nn.Module):
+    """Two alarm networks beside each other: one reads gradients, one the columns of the row itself.
+
+    Parameters
+    ----------
+    checkpoints, entries : int
+        T and k of the gradients, which come first.
+    columns : int
+        Columns of a row, which come after them; 0 leaves the second network out.
+    widths : sequence of int
+        Of each network.
+    recurrent : bool
+        Whether the first reads the checkpoints in order with LSTMs, or all at once with dense layers.
+    """
+
+    def __init__(
+        self, checkpoints: int, entries: int, columns: int, widths: Sequence[int], *, recurrent: bool
+    ) -> None:
+        super().__init__()
+        self.sizes = [checkpoints * entries, columns]
+        in_time = recurrent and checkpoints > 1
+        steps = (checkpoints, entries) if in_time else (1, checkpoints * entries)
+        reading = [nn.Sequential(nn.Unflatten(1, steps), AlarmNetwork(steps[1], steps[0], widths))]
+        if columns:
+            reading.append(nn.Sequential(nn.Unflatten(1, (1, columns)), AlarmNetwork(columns, 1, widths)))
+        self.members = nn.ModuleList(reading)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean of their logits, (n,), high = anomalous; in training each one's, (members, n)."""
+        parts = torch.split(x, self.sizes, dim=1)
+        logits = torch.stack([member(part) for member, part in zip(self.members, parts, strict=False)])
+        return logits if self.training else logits.mean(0)
+
+
 class Dropout(nn.Module):
     """Drops values in training like ``nn.Dropout``, whose random numbers take four times longer on a CPU.
 

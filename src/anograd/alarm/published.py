@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,7 +211,7 @@ def train_as_published(
         unpack(groups, learners)
         history = numbers["history"]
     for epoch in range(len(history) + 1, plan.epochs + 1):
-        with _seeded_on(labels.device, seed + epoch):
+        with seeded(seed + epoch, labels.device):
             batches = torch.split(torch.randperm(len(labels)).to(labels.device), plan.batch_size)
             sums = torch.zeros(len(LOSSES), device=labels.device)
             noises = _noise_batches(noise_of, [len(rows) for rows in batches], at_once)
@@ -250,14 +249,3 @@ def _noise_batches(
             waiting = []
         if size is not None:
             waiting.append(size)
-
-
-@contextmanager
-def _seeded_on(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the generators of the CPU and of a CUDA device inside, and leave both untouched outside."""
-    devices = [device] if device.type == "cuda" else []
-    with seeded(seed), torch.random.fork_rng(devices):
-        for one in devices:
-            with torch.cuda.device(one):
-                torch.cuda.manual_seed(seed)
-        yield

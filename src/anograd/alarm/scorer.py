@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from anograd.alarm.balanced import BalancedPlan, Material, logits, parts, train_balanced
 from anograd.alarm.fusion import Surprise, choose_weight
-from anograd.alarm.network import AlarmNetwork, PooledBatchNorm
+from anograd.alarm.network import AlarmNetwork, AlarmPair, PooledBatchNorm
 from anograd.alarm.published import AlarmPlan, train_as_published
 from anograd.alarm.standard import Novelty, Standard
 from anograd.checkpoint import Keeper
@@ -25,7 +25,7 @@ from anograd.train import Observer, seeded
 AT_ONCE = 1024  # rows
 NOISE_ROWS = 4096
 MOST_VALIDATION = 10_000
-WITHOUT_LABELS = 1.0  # weight of the novelty where nothing is known to choose it by
+WITHOUT_LABELS = 8.0  # weight of the novelty, the largest one, where nothing is known to choose it by
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Gradients:
     Attributes
     ----------
     of : callable
-        Row numbers, int64 (b,) -> gradients (b, T, k).
+        Row numbers, int64 (b,) -> gradients (b, T, k), or with the columns joined to them, (b, T * k + p).
     noise : callable or None
-        How many -> gradients of fresh noise (count, T, k); draws from the global generator. None: no noise.
+        How many -> the same of fresh noise; draws from the global generator. None: no noise.
     train, validation, known : torch.Tensor of int64
         Numbers of the normal rows to learn from and to choose by, and of the known anomalies.
     """
@@ -64,7 +64,7 @@ class Gradients:
         Parameters
         ----------
         read : callable
-            Numbers of rows of the data -> gradients (b, T, k).
+            Numbers of rows of the data -> what `of` gives.
         noise : callable or None
         train, validation, known : torch.Tensor of int64
             Numbers of rows of the data.
@@ -131,14 +131,15 @@ class BalancedScorer(nn.Module):
 
     Parameters
     ----------
-    checkpoints, entries : int
-        T and k.
+    checkpoints, entries, columns : int
+        T, k, and the columns of the row itself, which follow the gradients; 0 leaves them out.
     widths : sequence of int
         Of each alarm network.
     recurrent : bool
         Whether the networks read the checkpoints one after the other (LSTMs) or all at once (dense layers).
     networks : int
-        How many alarm networks; 0 leaves the score to the novelty.
+        How many alarm networks read gradients, each with one that reads columns beside it; 0 leaves the
+        score to the novelty.
 
     Attributes
     ----------
@@ -149,17 +150,20 @@ class BalancedScorer(nn.Module):
     weight: Tensor
 
     def __init__(
-        self, checkpoints: int, entries: int, widths: Sequence[int], *, recurrent: bool, networks: int
+        self,
+        checkpoints: int,
+        entries: int,
+        columns: int,
+        widths: Sequence[int],
+        *,
+        recurrent: bool,
+        networks: int,
     ) -> None:
         super().__init__()
-        self.standard = Standard(checkpoints, entries)
+        self.standard = Standard(checkpoints * entries + columns)
         self.novelty = Novelty(checkpoints * entries)
-        in_time = recurrent and checkpoints > 1
         self.alarms = nn.ModuleList(
-            nn.Sequential(nn.Unflatten(1, (checkpoints, entries)), AlarmNetwork(entries, checkpoints, widths))
-            if in_time
-            else AlarmNetwork(checkpoints * entries, 1, widths)
-            for _ in range(networks)
+            AlarmPair(checkpoints, entries, columns, widths, recurrent=recurrent) for _ in range(networks)
         )
         self.alarm_surprise = Surprise()
         self.novelty_surprise = Surprise()
@@ -238,9 +242,9 @@ class BalancedScorer(nn.Module):
     def _pieces(self, function: Callable[[Tensor], Tensor], index: Tensor) -> Iterator[Tensor]:
         return map(partial(_undisturbed, function), torch.split(index, AT_ONCE))
 
-    def forward(self, gradients: Tensor) -> Tensor:
-        """Return the scores, (n,) float64, high = anomalous, of gradients (n, T, k)."""
-        features = self.standard(gradients)
+    def forward(self, entries: Tensor) -> Tensor:
+        """Return the scores, (n,) float64, high = anomalous, of gradients and columns, (n, T * k + p)."""
+        features = self.standard(entries)
         novelty: Tensor = self.novelty_surprise(self.novelty(features))
         if not len(self.alarms):
             return novelty

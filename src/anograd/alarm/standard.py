@@ -17,30 +17,29 @@ TINY = 1e-12
 
 
 class Standard(nn.Module):
-    """The map from gradients at T checkpoints to standardised, signed-log features.
+    """The map from gradient entries, or other numbers of a row, to standardised, signed-log features.
 
     Parameters
     ----------
-    checkpoints, entries : int
-        T and k.
+    entries : int
 
     Attributes
     ----------
-    mean, spread : torch.Tensor, (T, k)
-        Of normal rows; by checkpoint, where the paper's batch norm pools them.
+    mean, spread : torch.Tensor, (entries,)
+        Of normal rows; of each checkpoint by itself, where the paper's batch norm pools them.
     """
 
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, checkpoints: int, entries: int) -> None:
+    def __init__(self, entries: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(checkpoints, entries))
-        self.register_buffer("spread", torch.ones(checkpoints, entries))
+        self.register_buffer("mean", torch.zeros(entries))
+        self.register_buffer("spread", torch.ones(entries))
 
     @torch.no_grad()
     def fit(self, pieces: Iterable[Tensor]) -> None:
-        """Learn mean and spread from one pass over gradients of normal rows, each piece (b, T, k)."""
+        """Learn mean and spread from one pass over normal rows, each piece (b, entries)."""
         count = 0
         total = square = shift = self.mean.new_zeros(self.mean.shape, dtype=torch.float64)
         for piece in pieces:
@@ -57,9 +56,9 @@ class Standard(nn.Module):
         floor = 1e-6 * spread.max() + TINY
         self.spread.copy_(spread.clamp_min(float(floor)))
 
-    def forward(self, gradients: Tensor) -> Tensor:
-        """Return the features, (n, T * k), of gradients (n, T, k)."""
-        standard = ((gradients - self.mean) / self.spread).flatten(1)
+    def forward(self, entries: Tensor) -> Tensor:
+        """Return the features, of the shape of the entries, (n, entries)."""
+        standard = (entries - self.mean) / self.spread
         return standard.sign() * standard.abs().log1p()
 
 
@@ -72,7 +71,7 @@ class Novelty(nn.Module):
     Parameters
     ----------
     features : int
-        T * k.
+        How many to read, T * k; what comes after them is left aside.
 
     Attributes
     ----------
@@ -105,7 +104,8 @@ class Novelty(nn.Module):
         count = 0
         total = self.mean.new_zeros(features, dtype=torch.float64)
         products = self.mean.new_zeros(features, features, dtype=torch.float64)
-        for piece in pieces:
+        for whole in pieces:
+            piece = whole[:, :features]
             count += len(piece)
             total += piece.sum(0, dtype=torch.float64)
             products += piece.T @ piece  # signed logs are small numbers: float32 within a piece will do
@@ -121,10 +121,10 @@ class Novelty(nn.Module):
         self.precision.copy_(1 / (variance[:kept] + ridge))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the novelty, (n,), high = anomalous, of features (n, T * k)."""
-        centred = features - self.mean
+        """Return the novelty, (n,), high = anomalous, of features (n, T * k or more)."""
+        centred = features[:, : len(self.mean)] - self.mean
         along = (centred @ self.directions).square()
         outside = (centred.square().sum(1) - along.sum(1)).clamp_min(0)
         # Not a product of matrix and vector, in which a row's rounding would depend on its place.
         distance = (along * self.precision).sum(1) + outside * self.rest
-        return (distance / features.shape[1]).clamp_min(TINY).log()
+        return (distance / len(self.mean)).clamp_min(TINY).log()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -16,7 +17,7 @@ from anograd.detectors import checks
 from anograd.detectors.base import Detector, Floats, Split
 from anograd.detectors.paper import Paper
 from anograd.detectors.progress import counting, observer
-from anograd.detectors.published import settings
+from anograd.detectors.published import PAPER, settings
 from anograd.detectors.resume import keeper
 from anograd.detectors.rows import Missing
 from anograd.gradients import Sketch
@@ -48,7 +49,7 @@ class R2AD2(Detector):
     target : {"auto", "dense", "conv"}, default "auto"
         Autoencoder for tables or for images; "auto" goes by the rows' shape.
     hidden : sequence of int, optional
-        Encoder widths of the dense autoencoder, code last; by default from the number of columns.
+        Encoder widths of the dense autoencoder, code last; (40, 20, 10) by default.
     dropout : float, default 0.2
         Of the autoencoder in training.
     checkpoints : int, default 3
@@ -67,11 +68,13 @@ class R2AD2(Detector):
         Of each alarm network, the output aside.
     networks : int, default 4
         Alarm networks, each of which leaves out another part of the known anomalies; the mean counts.
+    columns : bool, default True
+        Beside each stands one that reads the row's columns themselves; False leaves gradients alone.
     noise : {"gaussian", "uniform", "permuted"} or None, default "gaussian"
         Rows that alarm networks are to call anomalous.
     novelty : float or "auto", default "auto"
         Weight of the distance beside the alarm networks. "auto" takes the largest one that ranks
-        left-out known anomalies within one standard error of the best.
+        left-out known anomalies nearly as well as the best.
     epochs : int, default 15
         Of the alarm networks, at most; the best by left-out known anomalies counts.
     batch_size : int or "auto", default "auto"
@@ -104,7 +107,7 @@ class R2AD2(Detector):
     history_ : list of dict
         Losses of each epoch of the alarm networks, and how left-out known anomalies were ranked.
     kept_epoch_ : int
-        The epoch whose alarm networks count, from 1.
+        The epoch whose alarm networks count.
     weights_tried_ : list of dict
         How left-out known anomalies are ranked with each weight of the novelty.
     split_, calibration_, offset_
@@ -134,25 +137,7 @@ class R2AD2(Detector):
     """
 
     learns_from_known: ClassVar[bool] = True
-    paper: ClassVar[Paper] = Paper(
-        title="R2-AD2: Detecting Anomalies by Analysing the Raw Gradient",
-        authors="Jan-Philipp Schulze, Philip Sperl, Ana Răduțoiu, Carla Sagebiel, Konstantin Böttinger",
-        venue="ECML PKDD",
-        year=2022,
-        arxiv="2206.10259",
-        differences=(
-            "gradients are standardised, put on a signed log scale and, where large, sketched",
-            "known anomalies are a fifth of each batch instead of as rare as they are",
-            "four dense alarm networks, cross-fitted and stopped early, instead of a recurrent one",
-            "the gradients' distance from normal ones is added, its weight chosen by left-out anomalies",
-            "the rows held out from the autoencoder are drawn once; the published code draws anew each time",
-            "a fifth of the normal rows is held out for p values",
-        ),
-        limits=(
-            "what it learns from known anomalies holds for anomalies of their kinds",
-            "with many labelled anomalies of all kinds to come, a classifier on the columns does better",
-        ),
-    )
+    paper: ClassVar[Paper] = PAPER
 
     targets_: list[Target]
     scorer_: nn.Module
@@ -172,6 +157,7 @@ class R2AD2(Detector):
         recurrent: bool = False,
         widths: Sequence[int] = (100, 50),
         networks: int = 4,
+        columns: bool = True,
         noise: str | None = "gaussian",
         novelty: float | str = "auto",
         epochs: int = 15,
@@ -197,6 +183,7 @@ class R2AD2(Detector):
         self.recurrent = recurrent
         self.widths = widths
         self.networks = networks
+        self.columns = columns
         self.noise = noise
         self.novelty = novelty
         self.epochs = epochs
@@ -261,9 +248,7 @@ class R2AD2(Detector):
         scorer = self.scorer_
         if not isinstance(scorer, BalancedScorer):
             raise ValueError("training='published' has no novelty: fit with training='balanced'")
-        return self._batched(
-            lambda x: scorer.novelty(scorer.standard(self._gradients_of(x))), self._encode(X)
-        )
+        return self._batched(lambda x: scorer.novelty(scorer.standard(self._entries_of(x))), self._encode(X))
 
     @torch.no_grad()
     def _reconstruction_error(self, rows: Tensor) -> Tensor:
@@ -275,12 +260,20 @@ class R2AD2(Detector):
     def _gradients_of(self, rows: Tensor) -> Tensor:
         return checkpoint_gradients(self.targets_, self._precise(rows), self.sketch_, self.memory)
 
+    def _entries_of(self, rows: Tensor) -> Tensor:
+        """Return what the scorer reads: gradients (n, T, k), or joined with the columns (n, T * k + p)."""
+        gradients = self._gradients_of(rows)
+        if self.training == "published":
+            return gradients
+        columns = [rows.flatten(1).to(gradients)] if self.columns else []
+        return torch.cat([gradients.flatten(1), *columns], dim=1)
+
     def _precise(self, rows: Tensor) -> Tensor:
         return rows.to(next(self.targets_[0].module.parameters()).dtype)
 
     @torch.no_grad()
     def _score_batch(self, rows: Tensor) -> Tensor:
-        scores: Tensor = self.scorer_(self._gradients_of(rows))
+        scores: Tensor = self.scorer_(self._entries_of(rows))
         return scores
 
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
@@ -302,7 +295,10 @@ class R2AD2(Detector):
             known = len(split.known)
             networks = min(self.networks, max(known, 1)) if known or self.noise is not None else 0
             one = self._gradients_of(rows.take(seen[:1]).to(device))
-            self.shape_ = {"checkpoints": one.shape[1], "entries": one.shape[2], "networks": networks}
+            self.shape_ = {
+                "checkpoints": one.shape[1], "entries": one.shape[2], "networks": networks,
+                "columns": math.prod(rows.shape) if self.columns else 0,
+            }  # fmt: skip
             self.scorer_ = self._scorer(seed).to(device)
             gradients = self._gradients(rows, split)
             shown = counting(observe, plan.epochs(), total, "alarm network")
@@ -334,7 +330,7 @@ class R2AD2(Detector):
         device = self._device()
 
         def read(index: Tensor) -> Tensor:
-            return self._gradients_of(rows.take(index).to(device))
+            return self._entries_of(rows.take(index).to(device))
 
         published = self.training == "published"  # which reads all rows, and has no use for validation
         train = split.train if published else split.train[:ALARM_ROWS]
@@ -352,7 +348,7 @@ class R2AD2(Detector):
             return None
         device = self._device()
         draw = noises.make(self.noise, rows.take(train[:NOISE_EXAMPLES]))
-        return lambda count: self._gradients_of(draw(count).to(device))
+        return lambda count: self._entries_of(draw(count).to(device))
 
     def _batch(self, n: int) -> int:
         return int(self.batch_size) if self.batch_size != "auto" else min(256, max(16, n // 50))
@@ -363,7 +359,7 @@ class R2AD2(Detector):
             if self.training == "published":
                 return PublishedScorer(shape["checkpoints"], shape["entries"], widths)
             return BalancedScorer(
-                shape["checkpoints"], shape["entries"], widths,
+                shape["checkpoints"], shape["entries"], shape["columns"], widths,
                 recurrent=self.recurrent, networks=shape["networks"],
             )  # fmt: skip
 
