@@ -243,7 +243,61 @@ def _compared(lines: Sequence[Line], variant: str, transfer: bool) -> list[str]:
     return cells
 
 
+def memory() -> str:
+    """Peak memory of fit and score over tables of unlike length."""
+    lines = latest("memory", ("stage", "rows", "memory"))
+    if not lines:
+        return MISSING
+    first: dict[tuple[str, str], float] = {}
+    rows = []
+    for line in sorted(lines, key=lambda one: (one["stage"], one["memory"], one["rows"])):
+        least = first.setdefault((line["stage"], line["memory"]), line["peak_mib"])
+        rows.append(
+            [
+                line["stage"], line["memory"], f"{line['rows']:,}", f"{line['peak_mib']:.0f}",
+                f"{line['peak_mib'] / least:.2f}", f"{line['seconds']:.1f}",
+            ]
+        )  # fmt: skip
+    head = ("stage", "memory=", "rows", "peak, MiB", "times the shortest", "s")
+    return "\n\n".join([markdown(head, rows), origin(lines)])
+
+
+def checkpoints() -> str:
+    """Gradients at three checkpoints by a pass each and by one batched pass."""
+    lines = latest("checkpoints", ("data", "rows", "sketch"))
+    if not lines:
+        return MISSING
+    rows = [
+        [
+            line["data"], line["rows"], "raw" if line["sketch"] is None else f"sketch={line['sketch']}",
+            line["each_ms"], line["stacked_ms"], f"{line['ratio']:.2f}",
+        ]
+        for line in lines
+    ]  # fmt: skip
+    head = ("network of", "rows", "gradients", "a pass each, ms", "one batched pass, ms", "ratio")
+    return "\n\n".join([markdown(head, rows), origin(lines)])
+
+
+def cost() -> str:
+    """One whole fit and score in a process of its own, with all threads."""
+    lines = latest("cost", ("data", "detector", "threads"))
+    if not lines:
+        return MISSING
+    rows = [
+        [
+            line["data"], line["detector"], line["threads"], f"{line['fit_seconds']:.0f}",
+            f"{line['peak_mib']:.0f}", f"{line['rows_per_second']:,}",
+        ]
+        for line in lines
+    ]  # fmt: skip
+    head = ("set", "detector", "threads", "fit, s", "peak of fit and score, MiB", "rows scored a second")
+    return "\n\n".join([markdown(head, rows), origin(lines)])
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "r2ad2-memory": memory,
+    "r2ad2-checkpoints": checkpoints,
+    "r2ad2-cost": cost,
     "tables": overview,
     **{f"r2ad2-{name}": partial(of_set, name) for name in table_sets.SETS},
     "r2ad2-sketch": sketch,

@@ -43,8 +43,22 @@ def test_known_anomalies_are_learned_from(place, tmp_path):
     assert told.stdout.splitlines()[0].endswith("; 20 known anomalies learned from")
     assert ag.load(tmp_path / "model").get_params()["memory"] == "1MiB"
     told = works("info", tmp_path / "model").stdout
+    assert "20 learned from" in told
     assert "widths" not in told
     assert ", 0 weights" not in told
+
+
+def test_more_epochs_are_advised_only_where_one_was_chosen(place, tmp_path):
+    hint = "; the last one was the best, so more --epochs may help"
+    fit = ("fit", place / "x.parquet", "-o", tmp_path / "model", "--force")
+    normal = tmp_path / "normal.parquet"
+    pl.read_parquet(place / "x.parquet").filter(pl.col("class") < 2).drop("class").write_parquet(normal)
+    # Nothing is left out to choose by: without labels, and as published, the last epoch is kept as it is.
+    without = works("fit", normal, "-o", tmp_path / "without", *R2AD2).stdout.splitlines()
+    published = works(*fit, *LABEL, *R2AD2, "--as-published").stdout.splitlines()
+    assert without[1] == published[1] == "epoch 1 kept, of 1"
+    assert works(*fit, *LABEL, *R2AD2).stdout.splitlines()[1] == f"epoch 1 kept, of 1{hint}"
+    assert works(*fit, *LABEL, "--epochs", 1).stdout.splitlines()[1] == f"epoch 1 kept, of 1{hint}"
 
 
 def test_published_settings_of_either(place, tmp_path):

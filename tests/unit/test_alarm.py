@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anograd.alarm.network import AlarmNetwork, Dropout, PooledBatchNorm
+from anograd.alarm.network import AlarmNetwork, AlarmPair, Dropout, PooledBatchNorm
 from anograd.alarm.published import (
     AlarmPlan,
     KerasAdam,
@@ -276,6 +276,65 @@ def test_features_of_another_shape(shape: tuple[int, ...]) -> None:
 def test_the_batch_norm_does_not_broadcast(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"got features of shape .*, wanted \(n, T, 6\) or \(n, 6\)"):
         PooledBatchNorm(6)(torch.zeros(shape))
+
+
+def beside(columns: int = 3, recurrent: bool = False, checkpoints: int = 2) -> AlarmPair:
+    with seeded(0):
+        return AlarmPair(checkpoints, 6, columns, (5, 4, 3), recurrent=recurrent)
+
+
+ENTRIES = torch.cat([FEATURES.flatten(1), (torch.arange(40 * 3).float() * 1.3).cos().reshape(40, 3)], dim=1)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_pair_gives_the_mean_of_its_members_in_evaluation_and_each_in_training(recurrent: bool) -> None:
+    pair = beside(recurrent=recurrent).eval()
+    gradients, columns = (
+        member(part) for member, part in zip(pair.members, ENTRIES.split([12, 3], dim=1), strict=True)
+    )
+    found = pair(ENTRIES)
+    assert found.shape == (40,)
+    torch.testing.assert_close(found, (gradients + columns) / 2)
+    assert (gradients - columns).abs().max() > 1e-3
+    pair.train()
+    assert pair(ENTRIES).shape == (2, 40)
+    for part in pair.modules():
+        if isinstance(part, Dropout):
+            part.share = 0.0
+    torch.testing.assert_close(pair(ENTRIES), torch.stack([gradients, columns]))
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_each_member_reads_its_own_part_only(recurrent: bool) -> None:
+    pair = beside(recurrent=recurrent)
+    for part in pair.modules():
+        if isinstance(part, Dropout):
+            part.share = 0.0
+    other_gradients, other_columns = ENTRIES.clone(), ENTRIES.clone()
+    other_gradients[:, :12] += 1
+    other_columns[:, 12:] += 1
+    before = pair(ENTRIES)
+    for changed, moved in ((other_gradients, 0), (other_columns, 1)):
+        found = pair(changed)
+        assert torch.equal(found[1 - moved], before[1 - moved])
+        assert (found[moved] - before[moved]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_pair_reads_checkpoints_in_order_only_where_it_is_recurrent(recurrent: bool) -> None:
+    for checkpoints, lstms in ((2, 2 if recurrent else 0), (1, 0)):
+        pair = beside(recurrent=recurrent, checkpoints=checkpoints)
+        of_gradients, of_columns = (member[1] for member in pair.members)
+        assert (len(of_gradients.recurrent), len(of_columns.recurrent)) == (lstms, 0)
+        assert (of_columns.features, of_columns.checkpoints) == (3, 1)
+
+
+def test_without_columns_a_pair_is_one_network() -> None:
+    pair = beside(columns=0).eval()
+    (member,) = pair.members
+    x = FEATURES.flatten(1)
+    assert torch.equal(pair(x), member(x))
+    assert pair.train()(x).shape == (1, 40)
 
 
 def test_one_seed_gives_the_same_weights_twice() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anograd.alarm import AlarmNetwork
 from anograd.alarm.balanced import SLACK, BalancedPlan, Material, logits, parts, train_balanced
+from anograd.alarm.network import AlarmPair
 from anograd.checkpoint import Keeper
 from anograd.train import seeded
 
@@ -172,6 +173,54 @@ def test_known_anomalies_are_learned_also_by_one_network() -> None:
         with torch.no_grad():
             for alarm in alarms:
                 assert alarm(KNOWN).median() > alarm(ROWS).max()
+
+
+def pairs(count: int, columns: int) -> list[nn.Module]:
+    """Of the five features the last ones are columns."""
+    with seeded(1):
+        return [AlarmPair(1, 5 - columns, columns, (8,), recurrent=False) for _ in range(count)]
+
+
+@pytest.mark.parametrize("columns", [0, 2])
+def test_all_members_of_a_pair_are_trained(columns: int) -> None:
+    (pair,), (fresh,) = pairs(1, columns), pairs(1, columns)
+    train_balanced([pair], [torch.arange(0)], material(), BalancedPlan(1, 20, 1e-2))
+    assert len(pair.members) == (2 if columns else 1)
+    moved = dict(pair.named_parameters())
+    assert not any(torch.equal(moved[name], value) for name, value in fresh.named_parameters())
+    assert logits([pair, fresh], lambda index: ROWS[index], torch.arange(60)).shape == (2, 60)
+
+
+def test_each_member_ranks_the_known_by_itself() -> None:
+    """The loss is the mean of the members' own, so that neither leans on the other."""
+    (pair,) = pairs(1, 2)
+    train_balanced([pair], [torch.arange(0)], material(), BalancedPlan(40, 20, 1e-2))
+    parts_of = torch.split(torch.cat([KNOWN, ROWS]), [3, 2], dim=1)
+    with torch.no_grad():
+        for member, part in zip(pair.members, parts_of, strict=True):
+            found = member(part)
+            assert found[:7].median() > found[7:].quantile(0.9)
+
+
+def test_the_loss_of_a_pair_is_the_mean_of_its_members_losses() -> None:
+    (pair,) = pairs(1, 2)
+    told = material(noise=NOISE[:0], train=torch.arange(16))
+    plan = BalancedPlan(1, 20, 1e-9)  # no step to speak of, so that the loss is that of the fresh networks
+    for part in pair.modules():
+        if hasattr(part, "share"):
+            part.share = 0.0
+    with torch.no_grad():
+        pair.train()
+        expected = []
+        with seeded(1):
+            order = torch.randperm(16)
+            drawn = torch.randint(7, (4,))
+        x = torch.cat([ROWS[order], KNOWN[drawn]])
+        labels = torch.cat([torch.zeros(16), torch.ones(4)])
+        for one in pair(x):
+            expected.append(nn.functional.binary_cross_entropy_with_logits(one, labels))
+    history, _ = train_balanced([pair], [torch.arange(0)], told, plan, seed=0)
+    assert history[0]["loss"] == pytest.approx(float(sum(expected)) / 2, rel=1e-5)
 
 
 def test_one_seed_one_result_and_no_global_generator() -> None:

@@ -67,15 +67,11 @@ def test_it_finds_tumours_with_ten_known_ones(seed: int) -> None:
     assert (detector.predict(test)[truth == 1] == -1).mean() > 0.6
 
 
-@pytest.mark.parametrize(
-    ("noise", "floor"),
-    # 0.90, 0.92, 0.60 and 0.91 were measured: rows made of normal values teach little here.
-    [("gaussian", 0.75), ("uniform", 0.75), ("permuted", 0.5), (None, 0.75)],
-)
-def test_it_works_without_labels(noise: str | None, floor: float) -> None:
+@pytest.mark.parametrize("noise", ["gaussian", "uniform", "permuted", None])
+def test_it_works_without_labels(noise: str | None) -> None:
     X, y, test, truth = tumours()
     detector = R2AD2(noise=noise, random_state=0).fit(X[y == 0])
-    assert roc_auc_score(truth, detector.anomaly_score(test)) > floor
+    assert roc_auc_score(truth, detector.anomaly_score(test)) > 0.85  # 0.92 to 0.93 were measured
     assert (len(detector.history_), detector.kept_epoch_) == ((0, 0) if noise is None else (15, 15))
     assert detector.weights_tried_ == []
 
@@ -89,15 +85,16 @@ def test_without_labels_and_noise_the_novelty_alone_ranks() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_far_outliers_rank_high_without_labels(seed: int) -> None:
-    """An alarm network may take either side far out, where it has seen nothing; the novelty does not."""
+    """An alarm network may take either side far out, where it has seen nothing; the novelty outweighs it."""
     X, y, test, truth = tumours(seed)
     detector = R2AD2(random_state=seed).fit(X[y == 0])
     normal = test[truth == 0]
     far = normal + 20 * X[y == 0].std(0)
-    both = np.concatenate([normal, far])
-    which = np.repeat([0, 1], len(normal))
-    assert roc_auc_score(which, detector.anomaly_score(both)) > 0.85  # 0.91, 1 and 1 were measured
-    assert roc_auc_score(which, detector.novelty_score(both)) > 0.97
+    both, which = np.concatenate([normal, far]), np.repeat([0, 1], len(normal))
+    assert roc_auc_score(which, detector.anomaly_score(both)) >= 0.98  # 1 was measured, for each seed
+    assert roc_auc_score(which, detector.novelty_score(both)) >= 0.98
+    assert detector.detect(far).all()
+    assert float(detector.scorer_.weight) == 8
 
 
 def test_one_known_anomaly_is_enough() -> None:
@@ -106,6 +103,7 @@ def test_one_known_anomaly_is_enough() -> None:
     assert roc_auc_score(truth, detector.anomaly_score(test)) > 0.75
     assert len(detector.scorer_.alarms) == 1
     assert detector.weights_tried_ == []  # it is not spent on choosing
+    assert float(detector.scorer_.weight) == 8
     alone = R2AD2(random_state=0).fit(X[:-1])
     assert np.abs(alone.anomaly_score(test) - detector.anomaly_score(test)).max() > 0.01
 
@@ -129,7 +127,7 @@ def test_known_anomalies_are_used(fitted: R2AD2) -> None:
 def test_the_score_is_the_sum_of_two_surprises(fitted: R2AD2) -> None:
     test = torch.from_numpy(fitted.encoder_.table.transform(tumours()[2]))
     scorer, gradients = fitted.scorer_, fitted._gradients_of(test)
-    features = scorer.standard(gradients)
+    features = scorer.standard(torch.cat([gradients.flatten(1), test.double()], dim=1))
     logits = torch.stack([alarm(features) for alarm in scorer.alarms]).mean(0)
     expected = scorer.alarm_surprise(logits) + scorer.weight * scorer.novelty_surprise(
         scorer.novelty(features)
@@ -139,6 +137,40 @@ def test_the_score_is_the_sum_of_two_surprises(fitted: R2AD2) -> None:
     assert float(scorer.weight) in weights
     fixed = clone(fitted).set_params(novelty=0.7, epochs=1).fit(*tumours()[:2])
     assert float(fixed.scorer_.weight) == 0.7
+
+
+def test_columns_stand_beside_gradients_unless_left_out(fitted: R2AD2) -> None:
+    X, y, test, truth = tumours()
+    alone = clone(fitted).set_params(columns=False).fit(X, y)
+    assert (fitted.shape_["columns"], alone.shape_["columns"]) == (30, 0)
+    assert [len(alarm.members) for alarm in fitted.scorer_.alarms] == [2] * 4
+    assert [len(alarm.members) for alarm in alone.scorer_.alarms] == [1] * 4
+    assert np.abs(alone.anomaly_score(test) - fitted.anomaly_score(test)).max() > 0.01
+    assert roc_auc_score(truth, alone.anomaly_score(test)) > 0.92  # 0.948 was measured
+    rows = torch.from_numpy(fitted.encoder_.table.transform(test))
+    assert torch.equal(alone._gradients_of(rows), fitted._gradients_of(rows))
+
+
+def test_without_columns_alarm_networks_see_gradients_alone(fitted: R2AD2) -> None:
+    """Columns that change while the gradients stay move the score only where they are read."""
+    X, y, test, _ = tumours()
+    alone = clone(fitted).set_params(columns=False, epochs=1).fit(X, y)
+    rows = torch.from_numpy(fitted.encoder_.table.transform(test))
+    gradients = fitted._gradients_of(rows).flatten(1)
+    assert torch.equal(alone._entries_of(rows), alone._gradients_of(rows).flatten(1))
+    read = fitted._entries_of(rows)
+    assert torch.equal(read, torch.cat([gradients, rows.double()], dim=1))
+    other = torch.cat([gradients, rows.double().flip(0)], dim=1)
+    scorer = fitted.scorer_
+    assert (scorer(other) - scorer(read)).abs().max() > 0.01
+    features, changed = scorer.standard(read), scorer.standard(other)
+    assert torch.equal(scorer.novelty(features), scorer.novelty(changed))
+
+
+def test_an_autoencoder_has_the_same_widths_for_every_table(fitted: R2AD2) -> None:
+    assert fitted.network_["hidden"] == [40, 20, 10]
+    assert quick(epochs=1, checkpoints=1).fit(SMALL).network_["hidden"] == [40, 20, 10]
+    assert quick(epochs=1, checkpoints=1, hidden=(2, 1)).fit(SMALL).network_["hidden"] == [2, 1]
 
 
 def test_the_autoencoder_does_not_see_what_is_held_out(fitted: R2AD2) -> None:
@@ -270,7 +302,8 @@ def test_saved_and_loaded_in_a_new_process(fitted: R2AD2, tmp_path: Path) -> Non
     )
     published = R2AD2.as_published("mammography", epochs=1, random_state=0).fit(X[::3], y[::3])
     recurrent = quick(recurrent=True, sketch=8).fit(X[::3], y[::3])
-    made = {"default": fitted, "published": published, "recurrent": recurrent}
+    alone = quick(columns=False).fit(X[::3], y[::3])
+    made = {"default": fitted, "published": published, "recurrent": recurrent, "alone": alone}
     for name, detector in made.items():
         detector.save(tmp_path / name)
     paths = [str(tmp_path / name) for name in made]
@@ -283,6 +316,7 @@ def test_saved_and_loaded_in_a_new_process(fitted: R2AD2, tmp_path: Path) -> Non
     loaded = ag.load(tmp_path / "default")
     np.testing.assert_array_equal(loaded.holdout_, fitted.holdout_)
     assert (loaded.history_, loaded.weights_tried_) == (fitted.history_, fitted.weights_tried_)
+    assert (loaded.known_, ag.load(tmp_path / "recurrent").known_) == (KNOWN, int(y[::3].sum()))
     again = clone(loaded).fit(X, y)
     np.testing.assert_array_equal(again.anomaly_score(test), fitted.anomaly_score(test))
 
@@ -308,7 +342,7 @@ def test_published_sizes(data: str) -> None:
 def test_published_settings() -> None:
     expected = {
         "dropout": 0.4, "checkpoints": 3, "holdout": 0.25, "sketch": None, "training": "published",
-        "recurrent": True, "noise": "gaussian", "epochs": 100, "learning_rate": 1e-3,
+        "recurrent": True, "columns": False, "noise": "gaussian", "epochs": 100, "learning_rate": 1e-3,
     }  # fmt: skip
     assert {name: R2AD2.as_published().get_params()[name] for name in expected} == expected
     assert R2AD2.as_published("mammography", epochs=3).epochs == 3

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+import anograd as ag
 from anograd import R2AD2, GradCon, Target, report, store
 from anograd.detectors import Detector
 
@@ -125,20 +126,28 @@ def test_description_of_checkpoints_and_alarm_networks(tmp_path):
     assert "epochs" not in told
 
 
-def test_known_anomalies_are_counted_where_the_model_tells(tmp_path):
-    detector = R2AD2(epochs=1, random_state=0).fit(*rows_and_labels())
-    detector.save(tmp_path / "model")
+def test_known_anomalies_are_counted(tmp_path):
+    X, y = rows_and_labels()
+    detector = R2AD2(epochs=1, random_state=0).fit(X, y)
+    assert describe(detector, tmp_path / "model")["known anomalies"] == ["6 learned from"]
+    assert detector.known_ == ag.load(tmp_path / "model").known_ == 6
+    none = R2AD2(epochs=1, random_state=0).fit(X[:60])
+    assert describe(none, tmp_path / "none")["known anomalies"] == ["0 learned from"]
+    published = R2AD2.as_published("mammography", epochs=1, random_state=0).fit(X, y)
+    assert describe(published, tmp_path / "published")["known anomalies"] == ["6 learned from"]
+
+
+def test_a_model_of_an_early_version_does_not_tell_how_many_were_known(tmp_path):
+    R2AD2(epochs=1, random_state=0).fit(*rows_and_labels()).save(tmp_path / "model")
     stored = store.read(tmp_path / "model")
-    stored.manifest["fitted"].pop("known", None)
+    stored.manifest["fitted"].pop("known")
     assert "known anomalies" not in dict(report.describe(stored))
-    stored.manifest["fitted"]["known"] = 6
-    assert dict(report.describe(stored))["known anomalies"] == ["6 learned from"]
 
 
 def test_description_without_known_anomalies(tmp_path):
     X = rows_and_labels()[0][:60]
     told = describe(R2AD2(epochs=1, random_state=0).fit(X), tmp_path / "noise")
-    assert told["novelty"] == ["weight 1: fewer than two known anomalies to choose it by"]
+    assert told["novelty"] == ["weight 8: fewer than two known anomalies to choose it by"]
     assert len(told["alarm networks"]) == 2
     told = describe(R2AD2(epochs=1, novelty=2.0, random_state=0).fit(X), tmp_path / "given")
     assert told["novelty"] == ["weight 2: as given"]

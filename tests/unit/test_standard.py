@@ -13,8 +13,8 @@ from anograd.train import seeded
 
 with seeded(0):
     # Entries whose sizes differ by ten powers of ten, some of them far from zero.
-    SCALES = 10.0 ** torch.linspace(-6, 4, 15).reshape(3, 5)
-    GRADIENTS = SCALES * (torch.randn(80, 3, 5) + torch.tensor([0.0, 1.0, 50.0, -3.0, 0.0]))
+    SCALES = 10.0 ** torch.linspace(-6, 4, 15)
+    GRADIENTS = SCALES * (torch.randn(80, 15) + torch.tensor([0.0, 1.0, 50.0, -3.0, 0.0] * 3))
     MIX = torch.randn(12, 12, dtype=torch.float64)
     FEATURES = torch.randn(200, 12, dtype=torch.float64) @ MIX + 3
 
@@ -22,7 +22,7 @@ with seeded(0):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 79), max_size=6, unique=True))
 def test_pieces_give_mean_and_spread_of_all_rows(cuts: list[int]) -> None:
-    standard = Standard(3, 5)
+    standard = Standard(15)
     standard.fit(torch.tensor_split(GRADIENTS, sorted(cuts)))
     expected = GRADIENTS.double()
     torch.testing.assert_close(standard.mean, expected.mean(0).float(), rtol=1e-5, atol=1e-9)
@@ -33,10 +33,10 @@ def test_pieces_give_mean_and_spread_of_all_rows(cuts: list[int]) -> None:
 
 
 def test_features_are_signed_logarithms_of_standard_units() -> None:
-    standard = Standard(3, 5)
+    standard = Standard(15)
     standard.fit([GRADIENTS])
     units = torch.tensor([-100.0, -1.0, 0.0, 1.0, 1e6])
-    found = standard(standard.mean + units[:, None, None] * standard.spread)
+    found = standard(standard.mean + units[:, None] * standard.spread)
     assert found.shape == (5, 15)
     expected = units.sign() * (1 + units.abs()).log()
     torch.testing.assert_close(
@@ -45,31 +45,31 @@ def test_features_are_signed_logarithms_of_standard_units() -> None:
     assert not found[2].any()
 
 
-def test_each_checkpoint_has_a_scale_of_its_own() -> None:
-    standard = Standard(2, 1)
-    standard.fit([torch.tensor([[[0.0], [0.0]], [[2.0], [200.0]]])])
-    assert standard.mean.flatten().tolist() == [1, 100]
-    assert standard.spread.flatten().tolist() == [1, 100]
+def test_each_entry_has_a_scale_of_its_own() -> None:
+    standard = Standard(2)
+    standard.fit([torch.tensor([[0.0, 0.0], [2.0, 200.0]])])
+    assert standard.mean.tolist() == [1, 100]
+    assert standard.spread.tolist() == [1, 100]
 
 
 def test_constant_entries_do_not_divide_by_zero() -> None:
     constant = GRADIENTS.clone()
-    constant[:, 1, 2], constant[:, 2, 4] = 0.0, 7e4
-    standard = Standard(3, 5)
+    constant[:, 7], constant[:, 14] = 0.0, 7e4
+    standard = Standard(15)
     standard.fit(constant.split(7))
     assert torch.isfinite(standard(constant)).all()
     assert standard(constant)[:, 7].abs().max() == 0
     moved = constant[:1].clone()
-    moved[0, 1, 2] = 1.0
+    moved[0, 7] = 1.0
     assert 1 < standard(moved)[0, 7] < 20  # tells, and not infinitely much
-    nothing = Standard(3, 5)
-    nothing.fit([torch.zeros(9, 3, 5)])
+    nothing = Standard(15)
+    nothing.fit([torch.zeros(9, 15)])
     assert torch.isfinite(nothing(GRADIENTS)).all()
-    assert not nothing(torch.zeros(2, 3, 5)).any()
+    assert not nothing(torch.zeros(2, 15)).any()
 
 
 def test_one_row_is_enough() -> None:
-    standard = Standard(3, 5)
+    standard = Standard(15)
     standard.fit([GRADIENTS[:1]])
     assert torch.equal(standard.mean, GRADIENTS[0])
     assert torch.isfinite(standard(GRADIENTS)).all()
@@ -106,6 +106,21 @@ def test_what_is_not_kept_counts_in_one_common_unit(kept: int) -> None:
     assert found.directions.shape == (12, kept)
     torch.testing.assert_close(found(x), expected, rtol=1e-9, atol=1e-9)
     assert (found(x) - novelty()(x)).abs().max() > 1e-3 or kept == 11
+
+
+def test_what_comes_after_its_features_is_left_aside() -> None:
+    """Columns of the row follow the gradients; the novelty is the gradients' own."""
+    with seeded(2):
+        columns = 1e3 * torch.randn(200, 4, dtype=torch.float64)
+    wide = Novelty(12).double()
+    wide.fit(torch.cat([FEATURES, columns], dim=1).split(33))
+    assert {name: value.shape for name, value in wide.state_dict().items()} == {
+        name: value.shape for name, value in novelty().state_dict().items()
+    }
+    assert all(torch.equal(value, novelty().state_dict()[name]) for name, value in wide.state_dict().items())
+    x = torch.cat([FEATURES, -columns], dim=1)
+    assert torch.equal(wide(x), novelty()(FEATURES))
+    assert torch.equal(wide(FEATURES), novelty()(FEATURES))
 
 
 def test_many_features_keep_128_directions() -> None:

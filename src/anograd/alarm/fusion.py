@@ -21,6 +21,7 @@ TAIL = 0.1  # the share of normal rows that the line beyond the last knot is fit
 # those reported, where all kinds of anomalies were known.
 TOLERANCE = 0.15
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+SHARES = (0.0, 0.25, 0.5)  # of the alarm networks that read gradients beside those that read columns
 Floats = NDArray[np.float64]
 
 
@@ -76,14 +77,10 @@ class Surprise(nn.Module):
         return between + self.slope * beyond - 0.5 * below / (1 + below)
 
 
-def choose_weight(
-    alarms: Sequence[tuple[Floats, Floats]], novelties: tuple[Floats, Sequence[Floats]], known: int
-) -> tuple[float, list[dict[str, float]]]:
-    """Return the weight of the novelty beside the alarm network, and what each weight would give.
-
-    The largest one that ranks left-out known anomalies nearly as well as the best: what nobody has
-    labelled yet is left to the novelty as far as the known anomalies allow. The fewer they are, the more
-    is "nearly".
+def try_weights(
+    alarms: Sequence[tuple[Floats, Floats]], novelties: tuple[Floats, Sequence[Floats]]
+) -> list[dict[str, float]]:
+    """Return how each weight of the novelty ranks left-out known anomalies, one dict a weight.
 
     Parameters
     ----------
@@ -91,8 +88,6 @@ def choose_weight(
         Surprises by the alarm networks, each with the known anomalies that it did not learn from.
     novelties : (normal (m,), sequence of anomalous (a,))
         Surprises by the novelty of the same rows.
-    known : int
-        Known anomalies in all.
     """
     normal, anomalous = novelties
     measured = []
@@ -103,10 +98,20 @@ def choose_weight(
         ]
         auroc, precision = np.mean(found, axis=0)
         measured.append({"weight": weight, "auroc": float(auroc), "average_precision": float(precision)})
-    quality = [one["auroc"] + one["average_precision"] for one in measured]
+    return measured
+
+
+def choose(tried: Sequence[dict[str, float]], known: int) -> dict[str, float]:
+    """Return the one to take of what was tried, each with a "share" of gradients and a "weight" of novelty.
+
+    Of those that rank left-out known anomalies nearly as well as the best, the one with the largest weight,
+    then share: what nobody has labelled yet is left to the novelty, and to gradients, as far as the known
+    anomalies allow. The fewer they are, the more is "nearly".
+    """
+    quality = [one["auroc"] + one["average_precision"] for one in tried]
     nearly = max(quality) - TOLERANCE / math.sqrt(known)
-    allowed = [weight for weight, q in zip(WEIGHTS, quality, strict=True) if q >= nearly]
-    return allowed[-1], measured
+    allowed = [one for one, q in zip(tried, quality, strict=True) if q >= nearly]
+    return max(allowed, key=lambda one: (one["weight"], one["share"]))
 
 
 def ranking(normal: Floats, anomalous: Floats) -> tuple[float, float]:

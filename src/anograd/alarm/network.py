@@ -189,7 +189,14 @@ class AlarmPair(nn.Module):
         Of each network.
     recurrent : bool
         Whether the first reads the checkpoints in order with LSTMs, or all at once with dense layers.
+
+    Attributes
+    ----------
+    share : torch.Tensor, ()
+        How much the first counts, 0 to 1, where there are two; a half at first.
     """
+
+    share: Tensor
 
     def __init__(
         self, checkpoints: int, entries: int, columns: int, widths: Sequence[int], *, recurrent: bool
@@ -202,12 +209,15 @@ class AlarmPair(nn.Module):
         if columns:
             reading.append(nn.Sequential(nn.Unflatten(1, (1, columns)), AlarmNetwork(columns, 1, widths)))
         self.members = nn.ModuleList(reading)
+        self.register_buffer("share", torch.tensor(0.5 if columns else 1.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the mean of their logits, (n,), high = anomalous; in training each one's, (members, n)."""
+        """Return the weighted sum of their logits, (n,), high = anomalous; in training each, (members, n)."""
         parts = torch.split(x, self.sizes, dim=1)
-        logits = torch.stack([member(part) for member, part in zip(self.members, parts, strict=False)])
-        return logits if self.training else logits.mean(0)
+        logits: list[Tensor] = [member(part) for member, part in zip(self.members, parts, strict=False)]
+        if self.training:
+            return torch.stack(logits)
+        return self.share * logits[0] + (1 - self.share) * logits[-1]
 
 
 class Dropout(nn.Module):

@@ -1,4 +1,4 @@
-"""From gradients at T checkpoints, (n, T, k), to one score a row: as published, and our default.
+"""From gradients at T checkpoints, and columns, to one score a row: as published, and our default.
 
 Both are modules, so that what was learned is a state dict and the score plain tensor operations.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anograd.alarm.balanced import BalancedPlan, Material, logits, parts, train_balanced
-from anograd.alarm.fusion import Surprise, choose_weight
+from anograd.alarm.fusion import SHARES, Surprise, choose, try_weights
 from anograd.alarm.network import AlarmNetwork, AlarmPair, PooledBatchNorm
 from anograd.alarm.published import AlarmPlan, train_as_published
 from anograd.alarm.standard import Novelty, Standard
@@ -160,7 +160,7 @@ class BalancedScorer(nn.Module):
         networks: int,
     ) -> None:
         super().__init__()
-        self.standard = Standard(checkpoints * entries + columns)
+        self.standard = Standard(checkpoints * entries, *([columns] if columns else []))
         self.novelty = Novelty(checkpoints * entries)
         self.alarms = nn.ModuleList(
             AlarmPair(checkpoints, entries, columns, widths, recurrent=recurrent) for _ in range(networks)
@@ -179,7 +179,7 @@ class BalancedScorer(nn.Module):
         observe: Observer,
         keep: Keeper | None = None,
     ) -> tuple[list[dict[str, float]], int, list[dict[str, float]]]:
-        """Fit in place; return the history, the kept epoch, and what each weight of the novelty would give.
+        """Fit in place; return the history, the kept epoch, and what each share and weight would give.
 
         Parameters
         ----------
@@ -213,31 +213,41 @@ class BalancedScorer(nn.Module):
         left_out = parts(len(known), len(self.alarms))
         material = Material(features_of, gradients.train, validation, known, noise)
         history, kept = train_balanced(
-            self._list(), left_out, material, plan, seed=seed, observe=observe, keep=keep
+            self._pairs(), left_out, material, plan, seed=seed, observe=observe, keep=keep
         )
-        rows = logits(self._list(), features_of, validation)
-        self.alarm_surprise.fit(rows.mean(0))
-        measured: list[dict[str, float]] = []
-        if weight is None and any(map(len, left_out)):
-            weight, measured = self._choose(rows, novelties, known, left_out)
+        tried: list[dict[str, float]] = []
+        if any(map(len, left_out)):
+            shares = SHARES if len(self._pairs()[0].members) > 1 else (1.0,)
+            for share in shares:
+                self._set_share(share)
+                rows = logits(self._pairs(), features_of, validation)
+                tried += [one | {"share": share} for one in self._try(rows, novelties, known, left_out)]
+            taken = choose([one for one in tried if weight is None or one["weight"] == 0], len(known))
+            self._set_share(taken["share"])
+            weight = taken["weight"] if weight is None else weight
+        self.alarm_surprise.fit(logits(self._pairs(), features_of, validation).mean(0))
         self.weight.fill_(WITHOUT_LABELS if weight is None else weight)
-        return history, kept, measured
+        return history, kept, tried
 
     @torch.no_grad()
-    def _choose(
+    def _try(
         self, rows: Tensor, novelties: Tensor, known: Tensor, left_out: Sequence[Tensor]
-    ) -> tuple[float, list[dict[str, float]]]:
+    ) -> list[dict[str, float]]:
         own, beside = [], []
         novelty_of = self.novelty_surprise
-        for alarm, out, normal in zip(self.alarms, left_out, rows, strict=True):
+        for alarm, out, normal in zip(self._pairs(), left_out, rows, strict=True):
             scale = Surprise()
             scale.fit(normal)
             own.append((scale(normal).numpy(), scale(alarm(known[out]).cpu()).numpy()))
             beside.append(novelty_of(self.novelty(known[out])).cpu().numpy())
-        return choose_weight(own, (novelty_of(novelties).cpu().numpy(), beside), len(known))
+        return try_weights(own, (novelty_of(novelties).cpu().numpy(), beside))
 
-    def _list(self) -> list[nn.Module]:
-        return list(self.alarms)
+    def _set_share(self, share: float) -> None:
+        for alarm in self._pairs():
+            alarm.share.fill_(share)
+
+    def _pairs(self) -> list[AlarmPair]:
+        return [alarm for alarm in self.alarms if isinstance(alarm, AlarmPair)]
 
     def _pieces(self, function: Callable[[Tensor], Tensor], index: Tensor) -> Iterator[Tensor]:
         return map(partial(_undisturbed, function), torch.split(index, AT_ONCE))

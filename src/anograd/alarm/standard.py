@@ -21,7 +21,8 @@ class Standard(nn.Module):
 
     Parameters
     ----------
-    entries : int
+    *sizes : int
+        Entries of each kind; kinds do not share a scale.
 
     Attributes
     ----------
@@ -32,10 +33,11 @@ class Standard(nn.Module):
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, entries: int) -> None:
+    def __init__(self, *sizes: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(entries))
-        self.register_buffer("spread", torch.ones(entries))
+        self.sizes = sizes
+        self.register_buffer("mean", torch.zeros(sum(sizes)))
+        self.register_buffer("spread", torch.ones(sum(sizes)))
 
     @torch.no_grad()
     def fit(self, pieces: Iterable[Tensor]) -> None:
@@ -53,8 +55,8 @@ class Standard(nn.Module):
         self.mean.copy_(shift + mean)
         spread = (square / count - mean.square()).clamp_min(0).sqrt()
         # An entry that never moves on normal rows says a lot when it does, but not infinitely much.
-        floor = 1e-6 * spread.max() + TINY
-        self.spread.copy_(spread.clamp_min(float(floor)))
+        floored = [kind.clamp_min(1e-6 * kind.max() + TINY) for kind in torch.split(spread, self.sizes)]
+        self.spread.copy_(torch.cat(floored))
 
     def forward(self, entries: Tensor) -> Tensor:
         """Return the features, of the shape of the entries, (n, entries)."""

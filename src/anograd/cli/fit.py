@@ -15,7 +15,7 @@ from anograd import report, store
 from anograd.cli.app import LABELS, NORMAL, Data, option
 from anograd.cli.bar import moving
 from anograd.data import number_of_rows
-from anograd.detectors import DETECTORS, Detector
+from anograd.detectors import DETECTORS, Detector, GradCon
 from anograd.labelled import read_labelled
 
 STOPPED = 130  # what a shell expects after Ctrl-C
@@ -205,8 +205,10 @@ def _say_what_was_fitted(detector: Any, n: int, output: Path) -> None:
         f"rows: {report.split(detector.split_)}" + (f"; {known:,} known anomalies {done}" if known else "")
     )
     if hasattr(detector, "kept_epoch_"):
-        last = detector.kept_epoch_ == detector.get_params()["epochs"]
+        history = detector.history_
+        chosen = isinstance(detector, GradCon) or any("validation_auroc" in told for told in history)
+        last = chosen and detector.kept_epoch_ == detector.get_params()["epochs"]
         hint = "; the last one was the best, so more --epochs may help" if last else ""
-        typer.echo(f"epoch {detector.kept_epoch_} kept, of {len(detector.history_)}{hint}")
+        typer.echo(f"epoch {detector.kept_epoch_} kept, of {len(history)}{hint}")
     typer.echo(report.smallest_p(len(detector.calibration_.scores)))
     typer.echo(f"saved to {output}")

@@ -101,7 +101,9 @@ class R2AD2(Detector):
     targets_ : list of Target
         The checkpoints, the least trained first.
     scorer_ : torch.nn.Module
-        From gradients (n, T, k) to scores.
+        From gradients, and columns, to scores.
+    known_ : int
+        Known anomalies learned from.
     holdout_ : ndarray of int64
         Rows of X that the autoencoder did not see in training, validation and calibration rows aside.
     history_ : list of dict
@@ -109,7 +111,8 @@ class R2AD2(Detector):
     kept_epoch_ : int
         The epoch whose alarm networks count.
     weights_tried_ : list of dict
-        How left-out known anomalies are ranked with each weight of the novelty.
+        How left-out known anomalies are ranked with each weight of the novelty, and each share of the alarm
+        networks that read gradients.
     split_, calibration_, offset_
         As in `GradCon`.
 
@@ -118,7 +121,8 @@ class R2AD2(Detector):
     **Differs from the paper.** `as_published` gives the published method: one recurrent alarm network on raw
     gradients, batch norm with an optimiser of its own, 100 epochs, noise in every step. The default
     instead standardises each gradient entry on normal rows and takes its signed logarithm, sketches large
-    gradients, draws a fifth of each batch from the known anomalies, stops early, and adds the novelty.
+    gradients, draws a fifth of each batch from the known anomalies, stops early, has networks that read
+    columns, and adds the novelty.
 
     References
     ----------
@@ -292,7 +296,7 @@ class R2AD2(Detector):
             shown = counting(observe, 0, total, "autoencoder")
             self.targets_ = train_checkpoints(target, rows, seen, plan, seed=seed, observe=shown, keep=keep)
             self.sketch_ = choose_sketch(self.targets_[0], self.sketch, seed)
-            known = len(split.known)
+            self.known_ = known = len(split.known)
             networks = min(self.networks, max(known, 1)) if known or self.noise is not None else 0
             one = self._gradients_of(rows.take(seen[:1]).to(device))
             self.shape_ = {
@@ -373,6 +377,7 @@ class R2AD2(Detector):
             "network": self.network_,
             "shape": self.shape_,
             "sketch": [self.sketch_.size, self.sketch_.seed] if self.sketch_ is not None else None,
+            "known": self.known_,
             "history": self.history_,
             "kept_epoch": self.kept_epoch_,
             "weights_tried": self.weights_tried_,
@@ -384,7 +389,7 @@ class R2AD2(Detector):
     ) -> None:
         self.network_, self.shape_ = described["network"], described["shape"]
         self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
-        self.weights_tried_ = described["weights_tried"]
+        self.weights_tried_, self.known_ = described["weights_tried"], described["known"]
         self.sketch_ = Sketch(*described["sketch"]) if described["sketch"] is not None else None
         self.holdout_ = tensors["holdout"]["rows"].numpy()
         self.targets_ = [build(self.network_, seed=0) for _ in range(self.shape_["checkpoints"])]
