@@ -254,6 +254,9 @@ def _checkpoints(
         return [*parts, ("alarm networks", [nothing]), ("novelty", ["the score is the novelty alone"])]
     kind = "LSTMs and dense layers" if given["recurrent"] and checkpoints > 1 else "dense layers"
     alarms = [f"{networks}: {kind} of {widths}", f"epoch {_epochs(fitted, given)}"]
+    if fitted["shape"]["columns"] and given["training"] != "published":
+        share = float(stored.tensors["scorer/alarms.0.share"])
+        alarms.append(f"gradients count {share:.0%}, columns {1 - share:.0%}")
     reached = fitted["history"][fitted["kept_epoch"] - 1]
     if "validation_auroc" in reached:
         alarms.append(
@@ -270,12 +273,14 @@ def _novelty(given: dict[str, Any], fitted: dict[str, Any], stored: Stored) -> l
     if not tried:
         why = "as given" if given["novelty"] != "auto" else "fewer than two known anomalies to choose it by"
         return [f"weight {weight:g}: {why}"]
+    share = float(stored.tensors["scorer/alarms.0.share"])
     return [
         f"weight {weight:g}: the largest that ranks left-out known anomalies nearly as well as the best",
         *(
             f"weight {one['weight']:<4g}  AUROC {one['auroc']:.4f}, average precision "
             f"{one['average_precision']:.4f}" + ("  <- taken" if one["weight"] == weight else "")
             for one in tried
+            if one["share"] == share
         ),
     ]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from anograd.alarm import AlarmNetwork
 from anograd.alarm.balanced import SLACK, BalancedPlan, Material, logits, parts, train_balanced
-from anograd.alarm.network import AlarmPair
+from anograd.alarm.network import AlarmPair, Dropout
 from anograd.checkpoint import Keeper
 from anograd.train import seeded
 
@@ -207,7 +207,7 @@ def test_the_loss_of_a_pair_is_the_mean_of_its_members_losses() -> None:
     told = material(noise=NOISE[:0], train=torch.arange(16))
     plan = BalancedPlan(1, 20, 1e-9)  # no step to speak of, so that the loss is that of the fresh networks
     for part in pair.modules():
-        if hasattr(part, "share"):
+        if isinstance(part, Dropout):
             part.share = 0.0
     with torch.no_grad():
         pair.train()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from anograd.alarm.fusion import WEIGHTS, Floats, Surprise, choose_weight, ranking
+from anograd.alarm.fusion import TOLERANCE, WEIGHTS, Floats, Surprise, choose, ranking, try_weights
 
 
 def fitted(scores: Tensor) -> Surprise:
@@ -89,11 +91,15 @@ def test_it_is_a_state_dict() -> None:
     assert torch.equal(one(x), other(x))
 
 
+def weight_of(alarms: list[Any], novelties: tuple[Floats, list[Floats]], known: int) -> float:
+    return choose([one | {"share": 0.5} for one in try_weights(alarms, novelties)], known)["weight"]
+
+
 def chosen(separation: float, novel: float, known: int) -> float:
     """Weight for alarms and a novelty that set anomalies apart from 400 normal rows by so much."""
     normal, odd = drawn(400), drawn(known, seed=1) + separation
     beside, beside_odd = drawn(400, seed=2), drawn(known, seed=3) + novel
-    return choose_weight([(normal, odd)], (beside, [beside_odd]), known)[0]
+    return weight_of([(normal, odd)], (beside, [beside_odd]), known)
 
 
 def test_a_novelty_that_is_noise_gets_no_weight_where_many_are_known() -> None:
@@ -103,27 +109,40 @@ def test_a_novelty_that_is_noise_gets_no_weight_where_many_are_known() -> None:
 def test_a_novelty_that_ranks_as_well_gets_all_it_can() -> None:
     assert chosen(8.0, 8.0, 20) == WEIGHTS[-1]
     normal, odd = drawn(400), drawn(50, seed=1) + 2
-    assert choose_weight([(normal, odd)], (normal, [odd]), 50)[0] == WEIGHTS[-1]
+    assert weight_of([(normal, odd)], (normal, [odd]), 50) == WEIGHTS[-1]
 
 
 def test_the_fewer_are_known_the_more_is_left_to_the_novelty() -> None:
     """The same rankings, told to come from fewer and fewer known anomalies."""
     normal, odd = drawn(400), drawn(100, seed=1) + 2
     beside = (drawn(400, seed=2), [drawn(100, seed=3) + 1.0])
-    found = [choose_weight([(normal, odd)], beside, known)[0] for known in (10_000, 400, 25, 2)]
+    found = [weight_of([(normal, odd)], beside, known) for known in (10_000, 400, 25, 2)]
     assert found == sorted(found)
     assert found[0] < found[-1]
 
 
 def test_what_each_weight_would_give_is_told() -> None:
     normal, odd, beside, novel = drawn(400), drawn(9, seed=1) + 2, drawn(400, seed=2), drawn(9, seed=3)
-    weight, measured = choose_weight([(normal, odd)] * 2, (beside, [novel] * 2), 18)
-    assert weight in WEIGHTS
+    measured = try_weights([(normal, odd)] * 2, (beside, [novel] * 2))
     assert [one["weight"] for one in measured] == list(WEIGHTS)
     for one in measured:
         auroc, precision = ranking(normal + one["weight"] * beside, odd + one["weight"] * novel)
         assert one["auroc"] == pytest.approx(auroc)
         assert one["average_precision"] == pytest.approx(precision)
+
+
+def tried(*found: tuple[float, float, float]) -> list[dict[str, float]]:
+    """Weight, share and AUROC of each."""
+    return [{"weight": w, "share": s, "auroc": a, "average_precision": 0.5} for w, s, a in found]
+
+
+def test_of_what_ranks_nearly_as_well_the_most_novelty_is_taken_then_the_most_gradients() -> None:
+    near = TOLERANCE / 100**0.5
+    best, close, far = 0.95, 0.95 - 0.9 * near, 0.95 - 1.1 * near
+    assert choose(tried((0, 0, best), (0, 0.5, far), (1, 0, far)), 100) == tried((0, 0, best))[0]
+    assert choose(tried((0, 0, best), (0, 0.5, close), (1, 0, far)), 100) == tried((0, 0.5, close))[0]
+    found = choose(tried((0, 0.5, best), (1, 0, close), (1, 0.25, close)), 100)
+    assert found == tried((1, 0.25, close))[0]
 
 
 def test_ranking_is_scikit_learns() -> None:

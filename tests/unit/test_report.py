@@ -113,13 +113,15 @@ def test_description_of_checkpoints_and_alarm_networks(tmp_path):
     entries = detector.shape_["entries"]
     assert told["gradients read"] == [f"2 x {entries} numbers a row, sketched, at most 8 for each parameter"]
     assert told["noise"] == ["gaussian rows, called anomalous"]
-    kind, epochs, reached = told["alarm networks"]
+    kind, epochs, counted, reached = told["alarm networks"]
+    share = float(detector.scorer_.alarms[0].share)
+    assert counted == f"gradients count {share:.0%}, columns {1 - share:.0%}"
     assert kind == "4: dense layers of 100, 50"
     assert epochs == f"epoch {detector.kept_epoch_} kept, of 2 trained (at most 2)"
     assert reached.startswith("on left-out known anomalies AUROC ")
     weight = float(detector.scorer_.weight)
     assert told["novelty"][0].startswith(f"weight {weight:g}: the largest that ranks left-out known")
-    assert len(told["novelty"]) == 1 + len(detector.weights_tried_)
+    assert len(told["novelty"]) == 1 + len([one for one in detector.weights_tried_ if one["share"] == share])
     (taken,) = [line for line in told["novelty"] if line.endswith("<- taken")]
     assert taken.startswith(f"weight {weight:g} ")
     assert told["unlike the paper"] == list(R2AD2.paper.differences)
@@ -148,7 +150,7 @@ def test_description_without_known_anomalies(tmp_path):
     X = rows_and_labels()[0][:60]
     told = describe(R2AD2(epochs=1, random_state=0).fit(X), tmp_path / "noise")
     assert told["novelty"] == ["weight 8: fewer than two known anomalies to choose it by"]
-    assert len(told["alarm networks"]) == 2
+    assert told["alarm networks"][2:] == ["gradients count 50%, columns 50%"]
     told = describe(R2AD2(epochs=1, novelty=2.0, random_state=0).fit(X), tmp_path / "given")
     assert told["novelty"] == ["weight 2: as given"]
     told = describe(R2AD2(noise=None, random_state=0).fit(X), tmp_path / "nothing")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import anograd.alarm.standard as module
 from anograd.alarm.standard import RIDGE, Novelty, Standard
 from anograd.train import seeded
 
@@ -149,3 +150,31 @@ def test_a_row_stands_for_itself_and_constant_features_are_finite() -> None:
     still.fit([torch.ones(30, 12)])
     assert torch.isfinite(still(FEATURES.float())).all()
     assert torch.isfinite(still(torch.ones(1, 12))).all()
+
+
+def test_kinds_of_entries_do_not_share_a_scale() -> None:
+    """An entry that hardly moves is floored by its own kind, whatever the size of the others."""
+    rows = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1e-7, 1.0, 1.0, 1e6]
+    )
+    alone, beside = Standard(3), Standard(3, 1)
+    alone.fit([rows[:, :3]])
+    beside.fit([rows])
+    torch.testing.assert_close(beside.spread[:3], alone.spread, rtol=0, atol=0)
+    assert beside.spread[3] > 1e5
+
+
+def test_long_features_are_read_off_a_sample_as_off_the_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(300, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
+    test = 3 * torch.randn(50, 12, generator=generator)
+    whole, sampled = Novelty(12), Novelty(12)
+    whole.fit([rows])
+    monkeypatch.setattr(module, "MOST_FEATURES", 8)
+    few = Novelty(12)
+    few.fit([rows[:5]])  # fewer rows than directions
+    assert torch.isfinite(few(test)).all()
+    monkeypatch.setattr(module, "MOST_FEATURES", 11)
+    monkeypatch.setattr(module, "SAMPLE", 300)
+    sampled.fit(torch.split(rows, 100))
+    torch.testing.assert_close(sampled(test), whole(test), rtol=1e-4, atol=1e-4)

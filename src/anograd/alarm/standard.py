@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 MOST_DIRECTIONS = 128
-MOST_FEATURES = 2048  # whose covariance is decomposed; of more, so many rows are
+MOST_FEATURES = 2048  # whose covariance is decomposed
+SAMPLE = 2048  # rows that stand for all where there are more features
 RIDGE = 0.1  # of the mean variance; chosen on other data sets than those reported
 TINY = 1e-12
 
@@ -148,9 +149,9 @@ def _sampled_spectrum(
     drawn: list[Tensor] = []
     for piece in pieces:
         drawn.append(piece)
-        if sum(map(len, drawn)) >= MOST_FEATURES:
+        if sum(map(len, drawn)) >= SAMPLE:
             break
-    sample = torch.cat(drawn)[:MOST_FEATURES].to(device, torch.float64)
+    sample = torch.cat(drawn)[:SAMPLE].to(device, torch.float64)
     mean = sample.mean(0)
     _, scale, axes = torch.linalg.svd(sample - mean, full_matrices=False)
     variance, directions = scale.square() / len(sample), axes.T
