@@ -156,7 +156,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         split = self._split(torch.from_numpy(known), seed)
         self.encoder_ = encoder
         self._learn(rows, split, seed)
-        self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, SCORED_AT_ONCE))
+        self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
         return self
 
     def _split(self, known: Tensor, seed: int) -> Split:
@@ -324,9 +324,13 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         device = self._device()
         found = []
         for piece in pieces:
-            batches = torch.split(piece, SCORED_AT_ONCE)
+            batches = torch.split(piece, self._at_once())
             found.append(torch.cat([function(batch.to(device)).double().cpu() for batch in batches]).numpy())
         return np.concatenate(found)
+
+    def _at_once(self) -> int:
+        """Return how many rows are scored at once."""
+        return SCORED_AT_ONCE
 
     def _device(self) -> torch.device:
         if self.device == "auto":

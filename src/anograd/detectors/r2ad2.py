@@ -30,6 +30,7 @@ from anograd.trajectory import TrajectoryPlan, build, describe, draw_holdout, tr
 
 KINDS = ("auto", "dense", "conv")
 ALARM_ROWS = 100_000  # normal rows that the alarm networks learn from, at most
+MOST_AT_ONCE = 2048  # rows scored at once; two threads are kept busy by no fewer
 NOISE_EXAMPLES = 10_000  # normal rows that permuted noise is made of, at most
 
 
@@ -40,9 +41,8 @@ class R2AD2(Detector):
     checkpoints tell how each would have to change to take it in. Alarm networks learn to tell those of known
     anomalies and of noise from those of normal rows; beside them stands the gradients' distance from
     normal ones, which needs no labels and speaks for kinds of anomalies that nobody has seen yet. The score
-    is the weighted sum of two surprises: how rare each of the two would be among normal rows.
-
-    For tables, or images, with a handful of labelled anomalies; it works without any.
+    is the weighted sum of two surprises: how rare each of the two would be among normal rows. For tables, or
+    images, with a handful of labelled anomalies; it works without any.
 
     Parameters
     ----------
@@ -55,11 +55,10 @@ class R2AD2(Detector):
     checkpoints : int, default 3
         After 10 epochs of the autoencoder, then every 5.
     holdout : float, default 0.25
-        Share of the training rows that the autoencoder does not see, so that the alarm networks know
-        gradients of unseen normal rows.
+        Share of the training rows that the autoencoder does not see, but the alarm networks do.
     sketch : int, None or "auto", default "auto"
-        Numbers kept of each parameter's gradient, by a random projection; None reads raw gradients.
-        "auto": 32, or raw where all of it is at most 256 numbers.
+        Numbers kept of each parameter's gradient, by a random projection; None: raw gradients. "auto": 32,
+        or raw where all of it is at most 256 numbers.
     training : {"balanced", "published"}, default "balanced"
         How the alarm network learns: see Notes.
     recurrent : bool, default False
@@ -84,8 +83,7 @@ class R2AD2(Detector):
     validation : float, default 0.1
         Share of the normal rows that chooses the epoch and sets the scale of surprises.
     calibration : float, default 0.2
-        Share of the normal rows held out for p values; with 0 the validation rows serve, which makes them
-        slightly too small.
+        Share of the normal rows held out for p values; with 0 the validation rows serve.
     false_alarm_rate : float, default 0.05
     missing : {"refuse", "impute"}, default "refuse"
     memory : str or int, default "256MiB"
@@ -111,8 +109,7 @@ class R2AD2(Detector):
     kept_epoch_ : int
         The epoch whose alarm networks count.
     weights_tried_ : list of dict
-        How left-out known anomalies are ranked with each weight of the novelty, and each share of the alarm
-        networks that read gradients.
+        How left-out known anomalies are ranked with each weight of the novelty and share of gradients.
     split_, calibration_, offset_
         As in `GradCon`.
 
@@ -272,6 +269,11 @@ class R2AD2(Detector):
         columns = [rows.flatten(1).to(gradients)] if self.columns else []
         return torch.cat([gradients.flatten(1), *columns], dim=1)
 
+    def _at_once(self) -> int:
+        # Gradients, features and what lies between, in double precision.
+        one = 16 * 8 * self.shape_["checkpoints"] * self.shape_["entries"]
+        return max(1, min(MOST_AT_ONCE, self._memory() // one))
+
     def _precise(self, rows: Tensor) -> Tensor:
         return rows.to(next(self.targets_[0].module.parameters()).dtype)
 
@@ -299,10 +301,8 @@ class R2AD2(Detector):
             self.known_ = known = len(split.known)
             networks = min(self.networks, max(known, 1)) if known or self.noise is not None else 0
             one = self._gradients_of(rows.take(seen[:1]).to(device))
-            self.shape_ = {
-                "checkpoints": one.shape[1], "entries": one.shape[2], "networks": networks,
-                "columns": math.prod(rows.shape) if self.columns else 0,
-            }  # fmt: skip
+            self.shape_ = {"checkpoints": one.shape[1], "entries": one.shape[2], "networks": networks}
+            self.shape_["columns"] = math.prod(rows.shape) if self.columns else 0
             self.scorer_ = self._scorer(seed).to(device)
             gradients = self._gradients(rows, split)
             shown = counting(observe, plan.epochs(), total, "alarm network")
