@@ -214,10 +214,14 @@ class AlarmPair(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the weighted sum of their logits, (n,), high = anomalous; in training each, (members, n)."""
         parts = torch.split(x, self.sizes, dim=1)
-        logits: list[Tensor] = [member(part) for member, part in zip(self.members, parts, strict=False)]
         if self.training:
-            return torch.stack(logits)
-        return self.share * logits[0] + (1 - self.share) * logits[-1]
+            return torch.stack([member(part) for member, part in zip(self.members, parts, strict=False)])
+        share = float(self.share)
+        logit = x.new_zeros(len(x))
+        for member, part, counts in zip(self.members, parts, (share, 1 - share), strict=False):
+            if counts:  # what counts for nothing is not worked out
+                logit = logit + counts * member(part)
+        return logit
 
 
 class Dropout(nn.Module):

@@ -255,10 +255,13 @@ class BalancedScorer(nn.Module):
     def forward(self, entries: Tensor) -> Tensor:
         """Return the scores, (n,) float64, high = anomalous, of gradients and columns, (n, T * k + p)."""
         features = self.standard(entries)
+        logit = torch.stack([alarm(features) for alarm in self.alarms]).mean(0) if len(self.alarms) else None
+        if logit is not None and not self.weight:
+            alone: Tensor = self.alarm_surprise(logit)
+            return alone
         novelty: Tensor = self.novelty_surprise(self.novelty(features))
-        if not len(self.alarms):
+        if logit is None:
             return novelty
-        logit = torch.stack([alarm(features) for alarm in self.alarms]).mean(0)
         score: Tensor = self.alarm_surprise(logit) + self.weight * novelty
         return score
 
