@@ -211,12 +211,16 @@ class Table:
         return table
 
     def _scale(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
-        scaled = np.where(np.isnan(numbers), self._median, numbers)
         largest = np.finfo(np.float32).max
+        scaled = numbers / 2  # halves, as in the fit
+        missing = np.isnan(scaled)
+        if missing.any():
+            scaled = np.where(missing, self._median / 2, scaled)
         with np.errstate(over="ignore"):
-            scaled = (scaled / 2 - self._low / 2) / self._half
+            scaled -= self._low / 2
+            scaled /= self._half
         # What float32 cannot hold becomes its largest number.
-        narrow: NDArray[np.float32] = np.clip(scaled, -largest, largest).astype(np.float32)
+        narrow: NDArray[np.float32] = np.clip(scaled, -largest, largest, out=scaled).astype(np.float32)
         return narrow
 
     def _fit_categories(self, levels: dict[int, tuple[list[str], list[str]]]) -> None:

@@ -62,8 +62,8 @@ class Standard(nn.Module):
 
     def forward(self, entries: Tensor) -> Tensor:
         """Return the features, of the shape of the entries, (n, entries)."""
-        standard = (entries - self.mean) / self.spread
-        return standard.sign() * standard.abs().log1p()
+        standard = (entries - self.mean).div_(self.spread)
+        return torch.copysign(standard.abs().log1p_(), standard)
 
 
 class Novelty(nn.Module):

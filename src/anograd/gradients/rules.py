@@ -195,6 +195,8 @@ class Direct:
 
     def sketch(self, p: Projection, q: Projection) -> Tensor:
         n, r = self.gradient.shape[:2]
+        if self.gradient.ndim == 2:  # a bias: one product for all rows instead of one a row
+            return self.gradient if p is None else self.gradient @ p.T
         matrix = self.gradient.reshape(n, r, -1)
         matrix = matrix if p is None else p @ matrix
         return (matrix if q is None else matrix @ q.T).flatten(1)
