@@ -132,6 +132,15 @@ def adam(module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
 
 
+def check_loss(whose: str, loss: float, epoch: int, learning_rate: float) -> None:
+    """Raise FloatingPointError where a training loss has stopped being a number."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the {whose}training loss became {loss} in epoch {epoch}: lower learning_rate (it is "
+            f"{learning_rate}) or check the scale of the rows"
+        )
+
+
 def step(
     target: Target,
     penalty: Loss | None,
@@ -204,11 +213,7 @@ def train(
         with seeded(seed + state.epoch, x.device):
             report = _run_epoch(target, penalty, x, state.mean, optimizer, plan)
         report |= _validate(target, penalty, x_validation, state.mean, plan)
-        if not math.isfinite(report["loss"]):
-            raise FloatingPointError(
-                f"the training loss became {report['loss']} in epoch {state.epoch}: lower learning_rate "
-                f"(it is {plan.learning_rate}) or check the scale of the rows"
-            )
+        check_loss("", report["loss"], state.epoch, plan.learning_rate)
         state.note(report, plan.keep)
         if path is not None:
             state.save(path, fingerprint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from anograd.checkpoint import Keeper, pack, unpack
 from anograd.networks import DropoutAutoencoder, DropoutConvAutoencoder
 from anograd.spill import Rows
 from anograd.target import Target
-from anograd.train import Observer, adam, seeded
+from anograd.train import Observer, adam, check_loss, seeded
 
 HIDDEN = (40, 20, 10)  # the paper's for Covertype and NSL-KDD; on few columns its smaller ones often die
 FIRST_EPOCHS, FURTHER_EPOCHS = 10, 5  # as published
@@ -172,11 +171,7 @@ def train_checkpoints(
                 optimizer.step()
                 total += loss.detach() * len(batch)
         mean = float(total) / len(index)
-        if not math.isfinite(mean):
-            raise FloatingPointError(
-                f"the autoencoder's training loss became {mean} in epoch {epoch}: lower learning_rate (it is "
-                f"{plan.learning_rate}) or check the scale of the rows"
-            )
+        check_loss("autoencoder's ", mean, epoch, plan.learning_rate)
         if epoch >= FIRST_EPOCHS and (epoch - FIRST_EPOCHS) % FURTHER_EPOCHS == 0:
             found.append(_frozen(target))
         if keep:

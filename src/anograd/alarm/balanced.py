@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from anograd.alarm.fusion import ranking
 from anograd.checkpoint import Keeper, copied, pack, unpack
-from anograd.train import Observer, seeded
+from anograd.train import Observer, adam, check_loss, seeded
 
 ANOMALY_SHARE, NOISE_SHARE = 0.2, 0.1  # of each batch; anomalies are drawn with replacement
 SLACK = 0.03  # of AUROC plus average precision
@@ -118,7 +118,7 @@ def train_balanced(
     device = material.known.device
     seen = [_without(len(material.known), out) for out in left_out]
     normal, anomalous, nothing = plan.counts(min(map(len, seen)), len(material.noise))
-    optimizers = [torch.optim.Adam(a.parameters(), lr=plan.learning_rate, fused=True) for a in alarms]
+    optimizers = [adam(alarm, plan.learning_rate) for alarm in alarms]
     labels = torch.cat([torch.zeros(normal), torch.ones(anomalous + nothing)]).to(device)
     history: list[dict[str, float]] = []
     best, best_epoch, weights = -math.inf, 0, [copied(alarm.state_dict()) for alarm in alarms]
@@ -131,11 +131,7 @@ def train_balanced(
     for epoch in range(len(history) + 1, plan.epochs + 1):
         with seeded(seed + epoch, device):
             loss = _run_epoch(alarms, optimizers, seen, material, labels, (normal, anomalous, nothing))
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the alarm network's training loss became {loss} in epoch {epoch}: lower learning_rate (it "
-                f"is {plan.learning_rate}) or check the scale of the rows"
-            )
+        check_loss("alarm network's ", loss, epoch, plan.learning_rate)
         report = {"loss": loss}
         quality = float(epoch)
         if any(map(len, left_out)):

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
+
+from anograd import evaluate
 
 KNOTS = 64
 TAIL = 0.1  # the share of normal rows that the line beyond the last knot is fitted to
@@ -116,6 +117,5 @@ def choose(tried: Sequence[dict[str, float]], known: int) -> dict[str, float]:
 
 def ranking(normal: Floats, anomalous: Floats) -> tuple[float, float]:
     """Return AUROC and average precision of scores of normal rows (m,) and anomalies (a,)."""
-    odd = np.concatenate([np.zeros(len(normal)), np.ones(len(anomalous))])
-    scores = np.concatenate([normal, anomalous])
-    return float(roc_auc_score(odd, scores)), float(average_precision_score(odd, scores))
+    odd = np.repeat([False, True], [len(normal), len(anomalous)])
+    return evaluate.ranking(np.concatenate([normal, anomalous]), odd)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anograd.alarm.network import AlarmNetwork, PooledBatchNorm
 from anograd.checkpoint import Keeper, pack, unpack
-from anograd.train import Observer, seeded
+from anograd.train import Observer, check_loss, seeded
 
 EPSILON = 1e-7  # of Keras' Adam
 NOISE_ROWS = 8192  # made at once, since each call has a cost of its own
@@ -221,11 +221,8 @@ def train_as_published(
                 )
                 sums += len(rows) * losses
         report = dict(zip(LOSSES, (sums / len(labels)).tolist(), strict=True))
-        if not all(map(math.isfinite, report.values())):
-            raise FloatingPointError(
-                f"the alarm network's training loss became {report['loss']} in epoch {epoch}: lower "
-                f"learning_rate (it is {plan.learning_rate}) or check the scale of the rows"
-            )
+        for loss in report.values():
+            check_loss("alarm network's ", loss, epoch, plan.learning_rate)
         history.append(report)
         if keep:
             keep.save(STAGE, {"epoch": epoch, "history": history}, pack(learners))

@@ -6,7 +6,7 @@ Slower than the rules and stores every gradient; it is also what the rules are t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,10 @@ def vmap_gradients(target: Target, x: Tensor, names: Sequence[str]) -> dict[str,
     every = {name: p.detach() for name, p in target.module.named_parameters()}
     chosen = {name: every.pop(name) for name in names}
 
-    def loss_of_row(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
-        batch = row.unsqueeze(0)
-        return target.loss(functional_call(target.module, {**every, **parameters}, (batch,)), batch).sum()
-
     with evaluating(target.module), warnings.catch_warnings():
         # Layers without a batching rule of their own are looped over inside vmap; the plan says what is slow.
         warnings.filterwarnings("ignore", message="There is a performance drop")
-        gradients: dict[str, Tensor] = vmap(grad(loss_of_row), in_dims=(None, 0))(chosen, x)
+        gradients: dict[str, Tensor] = _by_row(target)(chosen, every, x)
     return {name: gradients[name].detach() for name in names}
 
 
@@ -64,16 +60,20 @@ def stacked_gradients(targets: Sequence[Target], x: Tensor) -> Tensor:
     modules = [target.module for target in targets]
     weights = {name: value.detach() for name, value in stack_module_state(modules)[0].items()}
     chosen = {name: weights.pop(name) for name in targets[0].layers}
-    module, loss = modules[0], targets[0].loss
-
-    def loss_of_row(own: dict[str, Tensor], rest: dict[str, Tensor], row: Tensor) -> Tensor:
-        batch = row.unsqueeze(0)
-        return loss(functional_call(module, {**rest, **own}, (batch,)), batch).sum()
-
-    by_row = vmap(grad(loss_of_row), in_dims=(None, None, 0))
-    with evaluating(module):
-        found: dict[str, Tensor] = vmap(by_row, in_dims=(0, 0, None), out_dims=1)(chosen, weights, x)
+    over_checkpoints = vmap(_by_row(targets[0]), in_dims=(0, 0, None), out_dims=1)
+    with evaluating(modules[0]):
+        found: dict[str, Tensor] = over_checkpoints(chosen, weights, x)
     return torch.cat([found[name].flatten(2) for name in targets[0].layers], dim=2)
+
+
+def _by_row(target: Target) -> Callable[..., dict[str, Tensor]]:
+    """Return a function of chosen parameters, the other ones and rows that gives the gradients by row."""
+
+    def loss_of_row(chosen: dict[str, Tensor], others: dict[str, Tensor], row: Tensor) -> Tensor:
+        batch = row.unsqueeze(0)
+        return target.loss(functional_call(target.module, {**others, **chosen}, (batch,)), batch).sum()
+
+    return vmap(grad(loss_of_row), in_dims=(None, None, 0))
 
 
 def only_linear(module: nn.Module) -> bool:
