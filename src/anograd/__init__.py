@@ -10,15 +10,46 @@ from typing import TYPE_CHECKING
 from anograd._version import __version__
 
 if TYPE_CHECKING:
-    from anograd.detectors import R2AD2, GradCon, load
+    from anograd.detectors import (
+        R2AD2,
+        GradCon,
+        GradDensity,
+        GradNeighbours,
+        GradReferences,
+        GradScoreTest,
+        GradSubspace,
+        GraN,
+        load,
+    )
     from anograd.gradients import Sketch, per_sample, plan
     from anograd.target import Target
 
-__all__ = ["R2AD2", "GradCon", "Sketch", "Target", "__version__", "load", "per_sample", "plan"]
+__all__ = [
+    "R2AD2",
+    "GraN",
+    "GradCon",
+    "GradDensity",
+    "GradNeighbours",
+    "GradReferences",
+    "GradScoreTest",
+    "GradSubspace",
+    "Sketch",
+    "Target",
+    "__version__",
+    "load",
+    "per_sample",
+    "plan",
+]
 
 # Torch and scikit-learn take seconds to load, so they wait until a name is asked for.
 _HOMES = {
+    "GraN": "anograd.detectors",
     "GradCon": "anograd.detectors",
+    "GradDensity": "anograd.detectors",
+    "GradNeighbours": "anograd.detectors",
+    "GradReferences": "anograd.detectors",
+    "GradScoreTest": "anograd.detectors",
+    "GradSubspace": "anograd.detectors",
     "R2AD2": "anograd.detectors",
     "Sketch": "anograd.gradients",
     "Target": "anograd.target",

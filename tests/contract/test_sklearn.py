@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from anograd import R2AD2, GradCon
+from anograd import (
+    R2AD2, GraN, GradCon, GradDensity, GradNeighbours, GradReferences, GradScoreTest, GradSubspace,
+)  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -25,4 +27,15 @@ def test_r2ad2(estimator: Any, check: Any) -> None:
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks([R2AD2.as_published("mammography", epochs=2)])
 def test_r2ad2_as_published(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [
+        GradDensity(epochs=2), GradScoreTest(epochs=2), GradScoreTest(fisher="projected", epochs=2),
+        GradSubspace(epochs=2), GradNeighbours(epochs=2), GradReferences(epochs=2), GraN(epochs=2),
+    ]
+)  # fmt: skip
+def test_gradient_scores(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import anograd.alarm.standard as module
+from anograd import spectrum
 from anograd.alarm.standard import RIDGE, Novelty, Standard
 from anograd.train import seeded
 
@@ -170,11 +170,11 @@ def test_long_features_are_read_off_a_sample_as_off_the_covariance(monkeypatch: 
     test = 3 * torch.randn(50, 12, generator=generator)
     whole, sampled = Novelty(12), Novelty(12)
     whole.fit([rows])
-    monkeypatch.setattr(module, "MOST_FEATURES", 8)
+    monkeypatch.setattr(spectrum, "MOST_FEATURES", 8)
     few = Novelty(12)
     few.fit([rows[:5]])  # fewer rows than directions
     assert torch.isfinite(few(test)).all()
-    monkeypatch.setattr(module, "MOST_FEATURES", 11)
-    monkeypatch.setattr(module, "SAMPLE", 300)
+    monkeypatch.setattr(spectrum, "MOST_FEATURES", 11)
+    monkeypatch.setattr(spectrum, "SAMPLE", 300)
     sampled.fit(torch.split(rows, 100))
     torch.testing.assert_close(sampled(test), whole(test), rtol=1e-4, atol=1e-4)

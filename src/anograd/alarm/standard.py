@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anograd.spectrum import spectrum
+
 MOST_DIRECTIONS = 128
-MOST_FEATURES = 2048  # whose covariance is decomposed
-SAMPLE = 2048  # rows that stand for all where there are more features
 RIDGE = 0.1  # of the mean variance; chosen on other data sets than those reported
 TINY = 1e-12
 
@@ -105,9 +106,9 @@ class Novelty(nn.Module):
     def fit(self, pieces: Iterable[Tensor]) -> None:
         """Learn the directions from one pass over features of normal rows, each piece (b, features)."""
         features, kept = self.directions.shape
-        variance, axes, mean = (_spectrum if features <= MOST_FEATURES else _sampled_spectrum)(
-            (piece[:, :features] for piece in pieces), features, self.mean.device
-        )
+        variance, axes, mean = spectrum((piece[:, :features] for piece in pieces), features, self.mean.device)
+        missing = max(0, kept - len(variance))  # fewer rows than directions: the others are of no length
+        variance, axes = F.pad(variance, (0, missing)), F.pad(axes, (0, missing))
         ridge = RIDGE * variance.sum() / features + TINY
         outside = variance[kept:].sum() / max(1, features - kept)
         self.mean.copy_(mean)
@@ -123,40 +124,3 @@ class Novelty(nn.Module):
         # Not a product of matrix and vector, in which a row's rounding would depend on its place.
         distance = (along * self.precision).sum(1) + outside * self.rest
         return (distance / len(self.mean)).clamp_min(TINY).log()
-
-
-def _spectrum(pieces: Iterable[Tensor], features: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return variances, descending, their directions (features, features) and the mean, float64."""
-    count = 0
-    total = torch.zeros(features, dtype=torch.float64, device=device)
-    products = torch.zeros(features, features, dtype=torch.float64, device=device)
-    for piece in pieces:
-        count += len(piece)
-        total += piece.sum(0, dtype=torch.float64)
-        products += piece.T @ piece  # signed logs are small numbers: float32 within a piece will do
-    mean = total / count
-    variance, axes = torch.linalg.eigh(products / count - torch.outer(mean, mean))
-    return variance.clamp_min(0).flip(0), axes.flip(1), mean
-
-
-def _sampled_spectrum(
-    pieces: Iterable[Tensor], features: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the same of the first rows only, whose directions are at most as many as they are.
-
-    A covariance of so many features would take gigabytes. The rows are in random order already.
-    """
-    drawn: list[Tensor] = []
-    for piece in pieces:
-        drawn.append(piece)
-        if sum(map(len, drawn)) >= SAMPLE:
-            break
-    sample = torch.cat(drawn)[:SAMPLE].to(device, torch.float64)
-    mean = sample.mean(0)
-    _, scale, axes = torch.linalg.svd(sample - mean, full_matrices=False)
-    variance, directions = scale.square() / len(sample), axes.T
-    missing = MOST_DIRECTIONS - directions.shape[1]
-    if missing > 0:  # fewer rows than directions: the others are of no length
-        directions = torch.cat([directions, directions.new_zeros(features, missing)], dim=1)
-        variance = torch.cat([variance, variance.new_zeros(missing)])
-    return variance, directions, mean

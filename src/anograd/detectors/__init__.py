@@ -6,13 +6,36 @@ from pathlib import Path
 
 from anograd import store
 from anograd.detectors.base import Detector
+from anograd.detectors.density import GradDensity
 from anograd.detectors.gradcon import GradCon
+from anograd.detectors.gran import GraN
+from anograd.detectors.neighbours import GradNeighbours
 from anograd.detectors.r2ad2 import R2AD2
+from anograd.detectors.references import GradReferences
+from anograd.detectors.score_test import GradScoreTest
+from anograd.detectors.subspace import GradSubspace
 from anograd.target import Target
 
-__all__ = ["DETECTORS", "R2AD2", "Detector", "GradCon", "load"]
+__all__ = [
+    "DETECTORS",
+    "R2AD2",
+    "Detector",
+    "GraN",
+    "GradCon",
+    "GradDensity",
+    "GradNeighbours",
+    "GradReferences",
+    "GradScoreTest",
+    "GradSubspace",
+    "load",
+]
 
-DETECTORS: dict[str, type[Detector]] = {"gradcon": GradCon, "r2ad2": R2AD2}
+DETECTORS: dict[str, type[Detector]] = {
+    kind.__name__.lower(): kind
+    for kind in (
+        GradCon, R2AD2, GradDensity, GradScoreTest, GradSubspace, GradNeighbours, GradReferences, GraN,
+    )
+}  # fmt: skip
 
 
 def load(folder: str | Path, *, target: Target | None = None, device: str | None = None) -> Detector:

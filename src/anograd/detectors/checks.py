@@ -46,8 +46,13 @@ def weight(detector: BaseEstimator, name: str, word: str) -> None:
         raise ValueError(f"{name}={value!r} is a weight: 0 or more, or {word!r}")
 
 
+def above_zero(detector: BaseEstimator, name: str, hint: str) -> None:
+    """Raise ValueError where the parameter is not above 0."""
+    value = getattr(detector, name)
+    if not value > 0:
+        raise ValueError(f"{name}={value!r} must be above 0: {hint}")
+
+
 def learning_rate(detector: BaseEstimator) -> None:
     """Raise ValueError where the learning rate is not above 0."""
-    value = detector.learning_rate
-    if not value > 0:
-        raise ValueError(f"learning_rate={value!r} must be above 0: 1e-3 suits most")
+    above_zero(detector, "learning_rate", "1e-3 suits most")

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any, ClassVar, Self
 
-import torch
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 
 from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
-from anograd.detectors.base import Detector, Floats, Split
+from anograd.detectors.base import Floats, Split
+from anograd.detectors.network import DECODER, NetworkDetector
 from anograd.detectors.paper import Paper
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
 from anograd.gradients import per_sample
-from anograd.losses import kl_divergence
-from anograd.networks import ConvAutoencoder, DenseAutoencoder
 from anograd.represent import cosine
 from anograd.score import gradcon_score
 from anograd.spill import Rows
 from anograd.target import Target
-from anograd.train import Observer, TrainingPlan, seeded, train
-
-KINDS = ("auto", "cae", "vae", "dense")
-DECODER = "up.*.weight"
+from anograd.train import Observer, TrainingPlan, train
 
 
-class GradCon(Detector):
+class GradCon(NetworkDetector):
     """Scores rows by reconstruction error and by how well their gradient aligns with training's, high = odd.
 
     An autoencoder learns normal rows under a constraint: the gradients of its decoder's kernels shall keep
@@ -128,6 +122,7 @@ class GradCon(Detector):
     array([False,  True])
     """
 
+    read: ClassVar[str] = DECODER
     paper: ClassVar[Paper] = Paper(
         title="Backpropagated Gradient Representations for Anomaly Detection",
         authors="Gukyeong Kwon, Mohit Prabhushankar, Dogancan Temel, Ghassan AlRegib",
@@ -231,38 +226,25 @@ class GradCon(Detector):
     def _score_batch(self, rows: Tensor) -> Tensor:
         return gradcon_score(*self._measure(rows), self.beta)
 
-    def _raw_rows(self) -> bool:
-        return isinstance(self.target, Target)
-
     def _check_parameters(self) -> None:
         super()._check_parameters()
         checks.one_of(self, "reference", ("total", "recon"))
         checks.one_of(self, "averaging", ("cumulative", "ema", "final"))
         checks.one_of(self, "keep", ("objective", "reconstruction", "last"))
-        if not isinstance(self.target, Target) and self.target not in KINDS:
-            raise ValueError(
-                f"target={self.target!r}: write one of {', '.join(map(repr, KINDS))}, or hand over a "
-                f"network: target=Target.adopt(net, layers='decoder.*.weight')"
-            )
         checks.count(self, "epochs")
         checks.count(self, "batch_size")
         checks.count(self, "patience", None)
         checks.learning_rate(self)
-        if self.hidden is not None:
-            checks.widths(self, "hidden", "(64, 8), the encoder's, code last")
 
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
         device = self._device()
         train_rows, validation = rows.take(split.train).to(device), rows.take(split.validation).to(device)
         if isinstance(self.target, Target):
-            self.network_ = {"kind": "adopted", "class": type(self.target.module).__qualname__}
-            self.target_ = self.target
+            self._adopt(self.target)
             self.reference_ = mean_gradient(self.target_, train_rows, self.batch_size)
             self.history_, self.kept_epoch_ = [], 0
             return
-        self.network_ = self._describe(tuple(train_rows.shape[1:]))
-        target, penalty = build(self.network_, seed)
-        target.module.to(device)
+        target, penalty = self._own(tuple(train_rows.shape[1:]), seed)
         plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, self.alpha, self.reference, self.averaging,
             self.keep, self.patience,
@@ -275,74 +257,19 @@ class GradCon(Detector):
         self.target_, self.reference_ = target, trained.reference
         self.history_, self.kept_epoch_ = trained.history, trained.kept_epoch
 
-    def _device(self) -> torch.device:
-        if isinstance(self.target, Target):  # an adopted network is never moved
-            return next(self.target.module.parameters()).device
-        return super()._device()
-
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        weights = {f"weights/{name}": value for name, value in self.target_.module.state_dict().items()}
         reference = {f"reference/{name}": value for name, value in self.reference_.items()}
         described = {"network": self.network_, "history": self.history_, "kept_epoch": self.kept_epoch_}
-        return described, weights | reference
+        return described, self._weights() | reference
 
     def _restore(
         self, described: dict[str, Any], tensors: dict[str, dict[str, Tensor]], target: Target | None
     ) -> None:
-        self.network_ = described["network"]
         self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
-        adopted = self.network_["kind"] == "adopted"
-        if adopted and target is None:
-            raise ValueError(
-                f"this detector was fitted on a network that was handed in ({self.network_['class']}), which "
-                f"the folder does not rebuild: load it with target=Target.adopt(your_network, ...)"
-            )
-        if adopted and target is not None:
-            self.target = self.target_ = target
-        else:
-            self.target_ = build(self.network_, seed=0)[0]
-        self.target_.module.load_state_dict(tensors["weights"])
-        self.target_.module.to(self._device()).eval()
+        self._restore_network(described["network"], tensors["weights"], target)
         device = self._device()
         self.reference_ = {name: tensors["reference"][name].to(device) for name in self.target_.layers}
-
-    def _describe(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Return the network as plain data, from which `build` makes it."""
-        kind = self.target
-        if kind == "auto":
-            kind = "dense" if len(shape) == 1 else "cae"
-        if kind == "dense":
-            if len(shape) != 1:
-                raise ValueError(f"target='dense' takes tables, but a row has shape {shape}: write 'cae'")
-            hidden = list(self.hidden) if self.hidden is not None else default_widths(shape[0])
-            return {"kind": kind, "features": shape[0], "hidden": hidden}
-        if len(shape) != 3:
-            raise ValueError(
-                f"target={kind!r} takes images (n, C, H, W), but a row has shape {shape}: "
-                f"write target='dense' for a table"
-            )
-        return {"kind": kind, "channels": shape[0], "height": shape[1], "width": shape[2]}
 
     def _fingerprint(self, plan: TrainingPlan, rows: Tensor, seed: int) -> str:
         settings = asdict(plan) | {"epochs": None}
         return digest([settings, self.network_, seed, list(rows.shape)], [rows])
-
-
-def default_widths(features: int) -> list[int]:
-    """Return the encoder widths for a table of so many columns: 64, then a code of about half the columns."""
-    return [64, 32, max(1, min(16, (features + 1) // 2))]
-
-
-def build(network: Mapping[str, Any], seed: int) -> tuple[Target, Callable[[Any, Tensor], Tensor] | None]:
-    """Return the target that a description stands for, freshly drawn, and the penalty it is trained with."""
-    kind = network["kind"]
-    with seeded(seed):
-        module: nn.Module
-        if kind == "dense":
-            module = DenseAutoencoder(network["features"], network["hidden"])
-        else:
-            make = partial(ConvAutoencoder, network["channels"], network["height"], network["width"])
-            module = make(variational=kind == "vae")
-    if kind == "vae":
-        return Target.adopt(module, loss="vae_reconstruction", layers=DECODER), kl_divergence
-    return Target.adopt(module, loss="mse", layers=DECODER), None

@@ -1,0 +1,300 @@
+"""Detectors composed of a network, a representation of its gradients, and a score of that."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from anograd.alarm import noise
+from anograd.checkpoint import digest
+from anograd.constraint import mean_gradient
+from anograd.detectors import checks
+from anograd.detectors.base import Floats, Split
+from anograd.detectors.network import NetworkDetector
+from anograd.detectors.progress import observer
+from anograd.detectors.rows import Missing
+from anograd.features import (
+    Features,
+    Reader,
+    References,
+    Samples,
+    mean_activation,
+    read_activations,
+    read_gradients,
+)
+from anograd.gradients import Sketch
+from anograd.gradients.planning import parse_memory
+from anograd.spill import Rows
+from anograd.target import Target
+from anograd.train import Observer, TrainingPlan, seeded, train
+
+MOST_ROWS = 20_000  # normal rows that a score learns from
+NOISE_ROWS = 200  # that stand for anomalies where a score needs some and none is known
+READ_AT_ONCE = 256
+
+
+class PostHocDetector(NetworkDetector):
+    """What detectors share that read a finished network: theirs or one handed in.
+
+    A subclass says which `representation` of a row's gradient it reads, and makes the score that reads
+    it. The same score, fed on what the forward pass alone shows at the same layers, is its twin.
+
+    Parameters
+    ----------
+    target : {"auto", "cae", "vae", "dense"} or Target, default "auto"
+        An autoencoder trained here, or a network of one's own, which is never trained:
+        ``Target.adopt(net, loss=..., layers=...)``.
+    hidden : sequence of int, optional
+        Encoder widths of the dense autoencoder, code last.
+    epochs : int, default 50
+        Passes of the autoencoder over the training rows, at most.
+    patience : int or None, default 10
+        Stop after so many epochs without a better reconstruction of the validation rows.
+    batch_size : int, default 64
+    learning_rate : float, default 1e-3
+        Of Adam.
+    validation : float, default 0.1
+        Share of the normal rows that chooses the epoch and sets scales.
+    calibration : float, default 0.2
+        Share of the normal rows held out for p values; with 0 the validation rows serve.
+    false_alarm_rate : float, default 0.05
+        Where `predict` draws the line.
+    missing : {"refuse", "impute"}, default "refuse"
+        What to do with NaN in tables.
+    memory : str or int, default "1GiB"
+        Bounds how many rows go through the network at once.
+    device : str, default "auto"
+    random_state : int, RandomState, Generator or None, default None
+    progress : bool or callable, default False
+    checkpoint : path, optional
+        A file written after each epoch, from which an interrupted fit goes on. `save` removes it.
+
+    Attributes
+    ----------
+    target_ : Target
+        The network with its loss and the parameters whose gradients are read.
+    score_, twin_ : torch.nn.Module
+        What turns features into scores; fed on gradients, and on inputs of the same layers.
+    known_ : int
+        Anomalies learned from.
+    history_, kept_epoch_, split_, calibration_, offset_
+        As in `GradCon`.
+    """
+
+    representation: str  # "norm", "cosine", "sketch" or "full"
+    size: int = 32  # numbers kept of each parameter's gradient, where it is sketched
+    needs_anomalies: ClassVar[bool] = False  # whether noise stands in for anomalies where none is known
+
+    score_: nn.Module
+    twin_: nn.Module
+    dtype_: torch.dtype
+    columns_: list[int]
+    known_: int
+    sketch_: Sketch
+    references_: References
+    twin_references_: References
+    history_: list[dict[str, float]]
+    kept_epoch_: int
+
+    def __init__(
+        self,
+        *,
+        target: str | Target = "auto",
+        hidden: Sequence[int] | None = None,
+        epochs: int = 50,
+        patience: int | None = 10,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        validation: float = 0.1,
+        calibration: float = 0.2,
+        false_alarm_rate: float = 0.05,
+        missing: Missing = "refuse",
+        memory: str | int = "1GiB",
+        device: str = "auto",
+        random_state: Any = None,
+        progress: bool | Observer = False,
+        checkpoint: Any = None,
+    ) -> None:
+        self.target = target
+        self.hidden = hidden
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation = validation
+        self.calibration = calibration
+        self.false_alarm_rate = false_alarm_rate
+        self.missing = missing
+        self.memory = memory
+        self.device = device
+        self.random_state = random_state
+        self.progress = progress
+        self.checkpoint = checkpoint
+
+    @abstractmethod
+    def _score(self, columns: int) -> nn.Module:
+        """Return a fresh score of features of so many columns, `known_` anomalies being known."""
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        checks.count(self, "epochs")
+        checks.count(self, "batch_size")
+        checks.count(self, "patience", None)
+        checks.learning_rate(self)
+        parse_memory(self.memory)
+
+    def twin_score(self, X: Any) -> Floats:
+        """Return the score of the same rows without gradients, (n,), high = anomalous.
+
+        The same score was fitted to the inputs of the same layers, represented in the same way, which a
+        forward pass alone shows: what gradients add is the difference between `anomaly_score` and this.
+        """
+        check_is_fitted(self)
+        return self._batched(lambda rows: self._scored(self.twin_, self._shown(rows)), self._encode(X))
+
+    def _read(self, rows: Tensor) -> Features:
+        rows = self._precise(rows)
+        return read_gradients(
+            self.target_, rows, self.representation, references=self.references_, sketch=self.sketch_,
+            memory=self.memory,
+        )  # fmt: skip
+
+    def _shown(self, rows: Tensor) -> Features:
+        rows = self._precise(rows)
+        return read_activations(
+            self.target_, rows, self.representation, references=self.twin_references_, sketch=self.sketch_
+        )
+
+    def _precise(self, rows: Tensor) -> Tensor:
+        return rows.to(self.dtype_) if rows.is_floating_point() else rows
+
+    @torch.no_grad()
+    def _scored(self, score: nn.Module, features: Features) -> Tensor:
+        scores: Tensor = score(features)
+        return scores
+
+    def _score_batch(self, rows: Tensor) -> Tensor:
+        return self._scored(self.score_, self._read(rows))
+
+    def _memory(self) -> int:
+        return parse_memory(self.memory)
+
+    def _learn(self, rows: Rows, split: Split, seed: int) -> None:
+        self.sketch_, self.known_ = Sketch(int(self.size), seed), len(split.known)
+        if isinstance(self.target, Target):
+            self._adopt(self.target)
+            self.history_, self.kept_epoch_ = [], 0
+        else:
+            self._train(rows, split, seed)
+        self._settle()
+        train_rows, held = split.train[:MOST_ROWS], split.validation[:MOST_ROWS]
+        known = rows.take(split.known)
+        if self.needs_anomalies and not len(known):
+            with seeded(seed):
+                known = noise.make("gaussian", rows.take(train_rows[:1000]))(NOISE_ROWS).to(known.dtype)
+            self.known_ = len(known)
+        device = self._device()
+        normal = rows.take(train_rows[:READ_AT_ONCE]).to(device)
+        self._refer(rows, train_rows, known)
+
+        def samples(read: Reader) -> Samples:
+            told = read(known.to(device)) if len(known) else _none(read(normal[:1]))
+            return Samples(self._pieces(read, rows, train_rows), self._pieces(read, rows, held), told)
+
+        made = []
+        for read in (self._read, self._shown):
+            score = self._score(read(normal[:1]).values.shape[1]).to(device)
+            score.fit(samples(read))  # type: ignore[operator]
+            made.append(score)
+        self.score_, self.twin_ = made
+        self.columns_ = [read(normal[:1]).values.shape[1] for read in (self._read, self._shown)]
+
+    def _train(self, rows: Rows, split: Split, seed: int) -> None:
+        device = self._device()
+        x, held = rows.take(split.train).to(device), rows.take(split.validation).to(device)
+        target, penalty = self._own(tuple(x.shape[1:]), seed)
+        plan = TrainingPlan(
+            self.epochs, self.batch_size, self.learning_rate, 0.0, "total", "cumulative", "reconstruction",
+            self.patience,
+        )  # fmt: skip
+        told = digest([self.batch_size, self.learning_rate, self.network_, seed, list(x.shape)], [x])
+        with observer(self.progress, self.epochs) as observe:
+            trained = train(
+                target, x, held, plan, penalty=penalty, seed=seed, observe=observe,
+                checkpoint=self.checkpoint, fingerprint=told,
+            )  # fmt: skip
+        self.target_, self.history_, self.kept_epoch_ = target, trained.history, trained.kept_epoch
+
+    def _settle(self) -> None:
+        """Choose the precision of the passes: double for tables, whose cost is small."""
+        module = self.target_.module
+        if self.network_["kind"] == "dense" and self._device().type != "mps":
+            module.double()
+        floating = (p.dtype for p in module.parameters() if p.is_floating_point())
+        self.dtype_ = next(floating, torch.float32)
+
+    def _refer(self, rows: Rows, train_rows: Tensor, known: Tensor) -> None:
+        """Take the mean gradients, and mean inputs, that cosines refer to."""
+        self.references_, self.twin_references_ = (), ()
+        if self.representation != "cosine":
+            return
+        device = self._device()
+        index = torch.split(train_rows, READ_AT_ONCE)
+        normal = [self._precise(rows.take(piece).to(device)) for piece in index]
+        groups = [normal]
+        if len(known):
+            groups.append([self._precise(known.to(device))])
+        self.references_ = [mean_gradient(self.target_, torch.cat(one), READ_AT_ONCE) for one in groups]
+        self.twin_references_ = [mean_activation(self.target_, one) for one in groups]
+
+    def _pieces(self, read: Reader, rows: Rows, index: Tensor) -> Callable[[], Iterator[Features]]:
+        device = self._device()
+        return lambda: (read(rows.take(piece).to(device)) for piece in torch.split(index, READ_AT_ONCE))
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        tensors = self._weights()
+        for group, module in (("score", self.score_), ("twin", self.twin_)):
+            tensors |= {f"{group}/{name}": value for name, value in module.state_dict().items()}
+        for group, references in (("reference", self.references_), ("twin_reference", self.twin_references_)):
+            for i, one in enumerate(references):
+                tensors |= {f"{group}{i}/{name}": value for name, value in one.items()}
+        described = {
+            "network": self.network_, "history": self.history_, "kept_epoch": self.kept_epoch_,
+            "known": self.known_, "columns": self.columns_, "sketch": [self.sketch_.size, self.sketch_.seed],
+        }  # fmt: skip
+        return described, tensors
+
+    def _restore(
+        self, described: dict[str, Any], tensors: dict[str, dict[str, Tensor]], target: Target | None
+    ) -> None:
+        self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
+        self.known_, self.columns_ = described["known"], described["columns"]
+        self.sketch_ = Sketch(*described["sketch"])
+        self._restore_network(described["network"], tensors["weights"], target)
+        self._settle()
+        self.target_.module.load_state_dict(tensors["weights"])
+        device = self._device()
+        for name, group, columns in zip(("score_", "twin_"), ("score", "twin"), self.columns_, strict=True):
+            score = self._score(columns)
+            _set_buffers(score, tensors[group])
+            setattr(self, name, score.to(device))
+        for name, group in (("references_", "reference"), ("twin_references_", "twin_reference")):
+            kept = (tensors.get(f"{group}{i}") for i in range(2))
+            here = [{key: value.to(device) for key, value in one.items()} for one in kept if one]
+            setattr(self, name, here)
+
+
+def _set_buffers(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Set buffers whatever their shape was: how many rows a score keeps is known after its fit only."""
+    for path, value in state.items():
+        owner, _, name = path.rpartition(".")
+        setattr(module.get_submodule(owner), name, value)
+
+
+def _none(features: Features) -> Features:
+    return Features(features.loss[:0], features.values[:0])

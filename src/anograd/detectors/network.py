@@ -1,0 +1,137 @@
+"""The network a detector reads: one that it trains itself, or one that was handed in and stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from anograd.checkpoint import digest
+from anograd.detectors import checks
+from anograd.detectors.base import Detector
+from anograd.losses import kl_divergence
+from anograd.networks import ConvAutoencoder, DenseAutoencoder
+from anograd.target import Target
+from anograd.train import seeded
+
+DECODER = "up.*.weight"
+Penalty = Callable[[Any, Tensor], Tensor]
+
+
+class NetworkDetector(Detector):
+    """A detector of one network, its own autoencoder or an adopted one.
+
+    Its constructor takes `target`, one of `kinds` or a Target, and `hidden`, widths or None.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("auto", "cae", "vae", "dense")
+    read: ClassVar[str] = "*"  # which parameters' gradients are read where the network is its own
+
+    target: str | Target
+    hidden: Sequence[int] | None
+    target_: Target
+    network_: dict[str, Any]
+    digest_: str
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not isinstance(self.target, Target) and self.target not in self.kinds:
+            raise ValueError(
+                f"target={self.target!r}: write one of {', '.join(map(repr, self.kinds))}, or hand over a "
+                f"network: target=Target.adopt(net, layers='decoder.*.weight')"
+            )
+        if self.hidden is not None:
+            checks.widths(self, "hidden", "(64, 8), the encoder's, code last")
+
+    def _raw_rows(self) -> bool:
+        return isinstance(self.target, Target)
+
+    def _device(self) -> torch.device:
+        if isinstance(self.target, Target):  # an adopted network is never moved
+            return next(self.target.module.parameters()).device
+        return super()._device()
+
+    def _encode(self, X: Any) -> Iterable[Tensor]:
+        if isinstance(self.target, Target) and self._fingerprint_of_network() != self.digest_:
+            raise ValueError(
+                f"the network that was handed in ({self.network_['class']}) has other weights than when "
+                f"this detector was fitted: fit it again, or hand over a copy that nobody trains, "
+                f"target=Target.adopt(copy.deepcopy(net), ...)"
+            )
+        return super()._encode(X)
+
+    def _fingerprint_of_network(self) -> str:
+        return digest(None, self.target_.module.state_dict().values())
+
+    def _adopt(self, target: Target) -> None:
+        self.target_, self.network_ = target, {"kind": "adopted", "class": type(target.module).__qualname__}
+        self.digest_ = self._fingerprint_of_network()
+
+    def _own(self, shape: tuple[int, ...], seed: int) -> tuple[Target, Penalty | None]:
+        """Return a fresh network for rows of this shape, on the device, and what its training adds."""
+        assert isinstance(self.target, str)
+        self.network_ = describe(self.target, shape, self.hidden)
+        target, penalty = build(self.network_, self.read, seed)
+        target.module.to(self._device())
+        return target, penalty
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {f"weights/{name}": value for name, value in self.target_.module.state_dict().items()}
+
+    def _restore_network(
+        self, network: dict[str, Any], weights: Mapping[str, Tensor], target: Target | None
+    ) -> None:
+        self.network_ = network
+        if network["kind"] == "adopted":
+            if target is None:
+                raise ValueError(
+                    f"this detector was fitted on a network that was handed in ({network['class']}), which "
+                    f"the folder does not rebuild: load it with target=Target.adopt(your_network, ...)"
+                )
+            self.target = self.target_ = target
+        else:
+            self.target_ = build(network, self.read, seed=0)[0]
+        self.target_.module.load_state_dict(weights)
+        self.target_.module.to(self._device()).eval()
+        if network["kind"] == "adopted":
+            self.digest_ = self._fingerprint_of_network()
+
+
+def describe(kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None) -> dict[str, Any]:
+    """Return a network for rows of this shape as plain data, from which `build` makes it."""
+    if kind == "auto":
+        kind = "dense" if len(shape) == 1 else "cae"
+    if kind == "dense":
+        if len(shape) != 1:
+            raise ValueError(f"target='dense' takes tables, but a row has shape {shape}: write 'cae'")
+        widths = list(hidden) if hidden is not None else default_widths(shape[0])
+        return {"kind": kind, "features": shape[0], "hidden": widths}
+    if len(shape) != 3:
+        raise ValueError(
+            f"target={kind!r} takes images (n, C, H, W), but a row has shape {shape}: "
+            f"write target='dense' for a table"
+        )
+    return {"kind": kind, "channels": shape[0], "height": shape[1], "width": shape[2]}
+
+
+def default_widths(features: int) -> list[int]:
+    """Return the encoder widths for a table of so many columns: 64, then a code of about half the columns."""
+    return [64, 32, max(1, min(16, (features + 1) // 2))]
+
+
+def build(network: Mapping[str, Any], layers: str, seed: int) -> tuple[Target, Penalty | None]:
+    """Return the target that a description stands for, freshly drawn, and the penalty it is trained with."""
+    kind = network["kind"]
+    with seeded(seed):
+        module: nn.Module
+        if kind == "dense":
+            module = DenseAutoencoder(network["features"], network["hidden"])
+        else:
+            make = partial(ConvAutoencoder, network["channels"], network["height"], network["width"])
+            module = make(variational=kind == "vae")
+    if kind == "vae":
+        return Target.adopt(module, loss="vae_reconstruction", layers=layers), kl_divergence
+    return Target.adopt(module, loss="mse", layers=layers), None

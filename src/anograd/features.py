@@ -1,0 +1,158 @@
+"""What a score reads of each row: losses and gradients, or losses and what the forward pass alone shows.
+
+The two readers answer alike, so that any score can be fed on either; what it loses without gradients is
+what gradients had added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anograd.activations import activations
+from anograd.constraint import COSINE_FLOOR
+from anograd.gradients import Sketch, per_sample
+from anograd.represent import cosine
+from anograd.target import Target
+
+ALIKE = Sketch(size=32)
+KINDS = ("norm", "cosine", "sketch", "full")
+References = Sequence[Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is known of some rows.
+
+    Attributes
+    ----------
+    loss : torch.Tensor, (n,)
+        Of each row.
+    values : torch.Tensor, (n, k)
+        Its gradient's features.
+    """
+
+    loss: Tensor
+    values: Tensor
+
+    def double(self) -> Features:
+        """Return the same in double precision."""
+        return Features(self.loss.double(), self.values.double())
+
+
+Reader = Callable[[Tensor], Features]
+Pieces = Callable[[], Iterator[Features]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a score learns from.
+
+    Attributes
+    ----------
+    train : callable
+        Gives an iterator over features of the normal rows that the network learned from.
+    held : callable
+        The same of normal rows that it did not learn from, which set scales.
+    known : Features
+        Of known anomalies; of none where no anomaly is known.
+    """
+
+    train: Pieces
+    held: Pieces
+    known: Features
+
+
+def read_gradients(
+    target: Target,
+    x: Tensor,
+    kind: str,
+    *,
+    references: References = (),
+    sketch: Sketch = ALIKE,
+    memory: str | int = "1GiB",
+) -> Features:
+    """Return losses and gradient features of rows.
+
+    Parameters
+    ----------
+    target : Target
+    x : torch.Tensor, (n, ...)
+    kind : {"norm", "cosine", "sketch", "full"}
+        Length of each parameter's gradient, (n, l); its cosine with each reference's, (n, l) a reference;
+        a random projection; or the gradient itself.
+    references : sequence of mappings of str to torch.Tensor
+        For "cosine": tensors of the parameters' shapes by name.
+    sketch : Sketch, optional
+        For "sketch".
+    memory : str or int, default "1GiB"
+        As in `anograd.per_sample`.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> target = Target.adopt(nn.Linear(3, 3))
+    >>> read_gradients(target, torch.rand(5, 3), "norm").values.shape
+    torch.Size([5, 2])
+    """
+    if kind != "cosine":
+        found = per_sample(target, x, ("loss", kind), sketch=sketch, memory=memory)
+        values = getattr(found, kind)
+        assert found.loss is not None
+        return Features(found.loss, values)
+    columns = []
+    for reference in references:
+        found = per_sample(target, x, ("loss", "norm", "inner"), reference=reference, memory=memory)
+        columns.append(cosine(found, reference))
+    assert found.loss is not None
+    return Features(found.loss, torch.cat(columns, dim=1))
+
+
+def read_activations(
+    target: Target,
+    x: Tensor,
+    kind: str,
+    *,
+    references: References = (),
+    sketch: Sketch = ALIKE,
+    memory: str | int = "1GiB",
+) -> Features:
+    """Return the same of the inputs of the chosen layers, which a forward pass alone shows.
+
+    Parameters
+    ----------
+    target, x, kind, sketch, memory
+        As in `read_gradients`; each layer's input, flattened, takes the place of its gradient.
+    references : sequence of mappings of str to torch.Tensor
+        For "cosine": flattened inputs by name, such as `mean_activation` gives.
+    """
+    loss, found = activations(target, x)
+    columns = []
+    if kind == "cosine":
+        for reference in references:
+            for name, value in found.items():
+                other = reference[name].to(value)
+                lengths = (value.norm(dim=1) * other.norm()).clamp_min(COSINE_FLOOR)
+                # Not a product of matrix and vector, in which a row's rounding would depend on its place.
+                columns.append(((value * other).sum(1) / lengths).unsqueeze(1))
+        return Features(loss, torch.cat(columns, dim=1))
+    for name, value in found.items():
+        if kind == "norm":
+            value = value.norm(dim=1, keepdim=True)
+        elif kind == "sketch" and (p := sketch.projections(name, value[0])[0]) is not None:
+            value = value @ p.T
+        columns.append(value)
+    return Features(loss, torch.cat(columns, dim=1))
+
+
+def mean_activation(target: Target, pieces: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the mean input of each chosen layer over rows in pieces: a reference without gradients."""
+    total: dict[str, Tensor] = {}
+    for piece in pieces:
+        for name, value in activations(target, piece)[1].items():
+            total[name] = total.get(name, torch.zeros_like(value[0])) + value.sum(0)
+    count = sum(map(len, pieces))
+    return {name: value / count for name, value in total.items()}

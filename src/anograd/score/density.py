@@ -1,0 +1,71 @@
+"""How unlikely the lengths of a row's gradients are, layer by layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from anograd.features import Features, Samples
+
+FLOOR = 1e-12  # of a squared length, so that a layer without gradient has a logarithm
+LEAST_SPREAD = 1e-2  # of a logarithm: a layer that never moves says a lot when it does, not infinitely much
+
+
+def log_squares(norms: Tensor) -> Tensor:
+    """Return the logarithms of squared lengths, of the shape of the lengths, in double precision."""
+    return norms.double().square().clamp_min(FLOOR).log()
+
+
+def moments(pieces: list[Tensor], least: float) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (k,), the latter `least` at least, of rows in pieces (b, k)."""
+    rows = torch.cat(pieces)
+    return rows.mean(0), rows.std(0, correction=0).clamp_min(least)
+
+
+class NormDensity(nn.Module):
+    """The negative log density of a row's gradient lengths, high = anomalous.
+
+    The logarithm of each parameter's squared gradient length is taken to be normally distributed over
+    normal rows, and the parameters to be independent.
+
+    Parameters
+    ----------
+    parameters : int
+        Columns l.
+
+    Attributes
+    ----------
+    mean, spread : torch.Tensor, (l,)
+        Of the logarithms, over normal rows.
+
+    References
+    ----------
+    Dauncey et al., "Approximations to the Fisher Information Metric of Deep Generative Models for
+    Out-Of-Distribution Detection", TMLR 2024, arXiv:2403.01485.
+
+    Examples
+    --------
+    >>> density = NormDensity(1)
+    >>> round(float(density(Features(torch.zeros(1), torch.ones(1, 1)))[0]), 4)  # at the mean: log sqrt(2 pi)
+    0.9189
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, parameters: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(parameters, dtype=torch.float64))
+        self.register_buffer("spread", torch.ones(parameters, dtype=torch.float64))
+
+    def fit(self, samples: Samples) -> None:
+        """Learn mean and spread of the logarithms from normal rows."""
+        logs = [log_squares(piece.values) for piece in samples.train()]
+        self.mean, self.spread = moments(logs, LEAST_SPREAD)
+
+    def forward(self, features: Features) -> Tensor:
+        """Return the scores, (n,) float64, of lengths (n, l)."""
+        z = (log_squares(features.values) - self.mean) / self.spread
+        return (0.5 * z.square() + self.spread.log() + 0.5 * math.log(2 * math.pi)).sum(1)

@@ -1,0 +1,64 @@
+"""A few labels on top of a few numbers a layer: a logistic regression of gradient lengths."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from anograd.features import Features, Samples
+from anograd.score.density import LEAST_SPREAD, log_squares, moments
+
+
+class LabelledNorms(nn.Module):
+    """The logit by which log gradient lengths and loss speak for an anomaly, high = anomalous.
+
+    Parameters
+    ----------
+    parameters : int
+        Columns l.
+
+    Attributes
+    ----------
+    mean, spread : torch.Tensor, (l + 1,)
+        Of the logarithms and the loss, over normal rows.
+    weights : torch.Tensor, (l + 1,)
+    bias : torch.Tensor, ()
+
+    References
+    ----------
+    Lust, Condurache, "GraN: An Efficient Gradient-Norm Based Detector for Adversarial and Misclassified
+    Examples", ESANN 2020, arXiv:2004.09179.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    weights: Tensor
+    bias: Tensor
+
+    def __init__(self, parameters: int) -> None:
+        super().__init__()
+        for name, start in (("mean", 0.0), ("spread", 1.0), ("weights", 0.0)):
+            self.register_buffer(name, torch.full((parameters + 1,), start, dtype=torch.float64))
+        self.register_buffer("bias", torch.zeros((), dtype=torch.float64))
+
+    def fit(self, samples: Samples) -> None:
+        """Learn the weights from normal rows and known anomalies, both counted as equally frequent."""
+        normal = torch.cat([self._numbers(piece) for piece in samples.held()])
+        self.mean, self.spread = moments([normal], LEAST_SPREAD)
+        known = self._numbers(samples.known)
+        rows = (torch.cat([normal, known]) - self.mean) / self.spread
+        labels = torch.arange(len(rows)) >= len(normal)
+        regression = LogisticRegression(class_weight="balanced", max_iter=1000)
+        regression.fit(rows.cpu().numpy(), labels.numpy())
+        self.weights = torch.from_numpy(regression.coef_[0]).to(self.mean)
+        self.bias = torch.tensor(regression.intercept_[0]).to(self.mean)
+
+    def _numbers(self, features: Features) -> Tensor:
+        return torch.cat([log_squares(features.values), features.loss.double().unsqueeze(1)], dim=1)
+
+    def forward(self, features: Features) -> Tensor:
+        """Return the scores, (n,) float64, of losses and lengths (n, l)."""
+        standard = (self._numbers(features) - self.mean) / self.spread
+        # Not a product of matrix and vector, in which a row's rounding would depend on its place.
+        return (standard * self.weights).sum(1) + self.bias

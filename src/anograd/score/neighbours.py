@@ -1,0 +1,57 @@
+"""How far a row's gradient lies from the nearest ones among normal rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from anograd.alarm.standard import Standard
+from anograd.features import Features, Samples
+
+MOST_REFERENCES = 4096  # normal rows that are kept; the first ones, which are in random order
+
+
+class Neighbours(nn.Module):
+    """The mean distance to the nearest gradients of normal rows, high = anomalous.
+
+    Entries are standardised over normal rows and put on a signed logarithmic scale first.
+
+    Parameters
+    ----------
+    features : int
+        Gradient entries k.
+    neighbours : int, default 5
+        How many nearest ones count.
+
+    Attributes
+    ----------
+    rows : torch.Tensor, (m, k)
+        Scaled gradients of normal rows, at most 4096.
+    """
+
+    rows: Tensor
+
+    def __init__(self, features: int, *, neighbours: int = 5) -> None:
+        super().__init__()
+        self.neighbours = neighbours
+        self.standard = Standard(features).double()
+        self.register_buffer("rows", torch.zeros(0, features, dtype=torch.float64))
+
+    def fit(self, samples: Samples) -> None:
+        """Keep normal rows to compare with."""
+        kept: list[Tensor] = []
+        for piece in samples.train():
+            kept.append(piece.values.double())
+            if sum(map(len, kept)) >= MOST_REFERENCES:
+                break
+        rows = torch.cat(kept)[:MOST_REFERENCES]
+        self.standard.fit([rows])
+        self.rows = self.standard(rows)
+
+    def forward(self, features: Features) -> Tensor:
+        """Return the scores, (n,) float64, of gradients (n, k)."""
+        x = self.standard(features.values.double())
+        # Not by way of a matrix product, which would cost the digits of a short distance.
+        distance = torch.cdist(x, self.rows, compute_mode="donot_use_mm_for_euclid_dist")
+        count = min(self.neighbours, len(self.rows))
+        return distance.topk(count, largest=False).values.mean(1)
