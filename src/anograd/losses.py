@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,23 @@ def vae_reconstruction(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tens
     return bce(output[0], x)
 
 
+def uniform(output: Tensor, x: Tensor) -> Tensor:
+    """Return KL(uniform, softmax) of each row's logits, (n,), high = the classifier is sure."""
+    classes = _check_logits(output).shape[1]
+    return -F.log_softmax(output, 1).mean(1) - math.log(classes)
+
+
+def confounding(output: Tensor, x: Tensor) -> Tensor:
+    """Return the binary cross entropy of each row's logits to the label "all classes at once", (n,)."""
+    every = torch.ones_like(_check_logits(output))
+    return F.binary_cross_entropy_with_logits(output, every, reduction="none").mean(1)
+
+
+def predicted(output: Tensor, x: Tensor) -> Tensor:
+    """Return the cross entropy of each row's logits to the class they predict, (n,), high = unsure."""
+    return F.cross_entropy(output, _check_logits(output).argmax(1), reduction="none")
+
+
 LOSSES: dict[str, Loss] = {
     "mse": mse,
     "bce": bce,
@@ -70,6 +88,9 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "vae": vae,
     "vae_reconstruction": vae_reconstruction,
+    "uniform": uniform,
+    "confounding": confounding,
+    "predicted": predicted,
 }
 
 
@@ -98,6 +119,16 @@ def _check_shapes(output: Tensor, x: Tensor) -> None:
             f"reconstruction loss compares the two: for another kind of network hand over loss=, "
             f"a callable (output, input) -> (n,)"
         )
+
+
+def _check_logits(output: Tensor) -> Tensor:
+    if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < 2:
+        given = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ValueError(
+            f"the network gives {given}, but this loss reads a classifier's logits, (n, classes) with 2 "
+            f"classes or more: for another kind of network hand over another loss="
+        )
+    return output
 
 
 def check_rows(loss: Tensor, n: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""The networks anograd builds itself: convolutional and dense autoencoders, and a variational one.
+"""The networks anograd builds itself: convolutional and dense autoencoders, a variational one, a classifier.
 
-Each keeps its decoder in ``up``, so that ``"up.*.weight"`` names the decoder's kernels in all of them.
+Autoencoders keep their decoder in ``up``, so that ``"up.*.weight"`` names its kernels in all of them.
 GradCon's come first, R2-AD2's, which have dropout and give logits, after them.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 KERNEL, STRIDE = 4, 2
@@ -212,6 +213,45 @@ class DropoutConvAutoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of the reconstruction, (n, C, H, W)."""
         return self.up(self.down(x))  # type: ignore[no-any-return]
+
+
+class ClusterClassifier(nn.Module):
+    """A classifier of the clusters that normal rows fall into, for scores that read a classifier.
+
+    Parameters
+    ----------
+    features : int
+        Numbers of a row, flattened.
+    classes : int
+        Clusters.
+    hidden : sequence of int
+        Widths of the layers before the last.
+
+    Attributes
+    ----------
+    centres : torch.Tensor, (classes, features)
+        Of the clusters; the nearest one is a row's class.
+    """
+
+    centres: Tensor
+
+    def __init__(self, features: int, classes: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("centres", torch.zeros(classes, features))
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in pairwise((features, *hidden)):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear((features, *hidden)[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of the clusters, (n, classes)."""
+        return self.head(self.body(x))  # type: ignore[no-any-return]
+
+    def loss(self, output: Tensor, x: Tensor) -> Tensor:
+        """Return the cross entropy of each row's logits to its cluster, (n,)."""
+        nearest = torch.cdist(x.flatten(1), self.centres.to(x)).argmin(1)
+        return F.cross_entropy(output, nearest, reduction="none")
 
 
 class Crop(nn.Module):

@@ -43,8 +43,9 @@ class Target:
         module : torch.nn.Module
             Any network that takes a batch whose first axis is the rows.
         loss : str or callable, default "mse"
-            "mse", "bce", "bce_with_logits", "cross_entropy", "vae", "vae_reconstruction", or a
-            callable ``(output, input) -> (n,)``.
+            For autoencoders "mse", "bce", "bce_with_logits", "vae", "vae_reconstruction"; for models of
+            tokens "cross_entropy"; for classifiers, whose labels are not needed, "uniform", "confounding",
+            "predicted"; or a callable ``(output, input) -> (n,)``.
         layers : str or sequence of str, default "*"
             Glob or globs over parameter names, such as ``"decoder.*.weight"``.
 

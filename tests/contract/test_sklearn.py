@@ -8,8 +8,20 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from anograd import (
-    R2AD2, GraN, GradCon, GradDensity, GradNeighbours, GradReferences, GradScoreTest, GradSubspace,
+    R2AD2,
+    GradCon,
+    GradDensity,
+    GradientDetector,
+    GradientFeatures,
+    GradLabels,
+    GradNeighbours,
+    GradNorm,
+    GradReferences,
+    GradScoreTest,
+    GradSubspace,
+    GraN,
 )  # fmt: skip
+from anograd.features import KINDS
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -35,7 +47,15 @@ def test_r2ad2_as_published(estimator: Any, check: Any) -> None:
     [
         GradDensity(epochs=2), GradScoreTest(epochs=2), GradScoreTest(fisher="projected", epochs=2),
         GradSubspace(epochs=2), GradNeighbours(epochs=2), GradReferences(epochs=2), GraN(epochs=2),
+        GradNorm(epochs=2), GradLabels(epochs=2), GradLabels(labels="predicted", epochs=2),
+        GradientDetector(epochs=2), GradientDetector(representation="full", scorer="subspace", epochs=2),
     ]
 )  # fmt: skip
 def test_gradient_scores(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks([GradientFeatures(kind=kind, epochs=2, random_state=0) for kind in KINDS])
+def test_gradient_features(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from anograd import store
 from anograd.detectors.base import Detector
+from anograd.detectors.classifier import GradLabels, GradNorm
+from anograd.detectors.composed import GradientDetector
 from anograd.detectors.density import GradDensity
 from anograd.detectors.gradcon import GradCon
 from anograd.detectors.gran import GraN
@@ -14,6 +16,7 @@ from anograd.detectors.r2ad2 import R2AD2
 from anograd.detectors.references import GradReferences
 from anograd.detectors.score_test import GradScoreTest
 from anograd.detectors.subspace import GradSubspace
+from anograd.detectors.transformer import GradientFeatures
 from anograd.target import Target
 
 __all__ = [
@@ -23,10 +26,14 @@ __all__ = [
     "GraN",
     "GradCon",
     "GradDensity",
+    "GradLabels",
     "GradNeighbours",
+    "GradNorm",
     "GradReferences",
     "GradScoreTest",
     "GradSubspace",
+    "GradientDetector",
+    "GradientFeatures",
     "load",
 ]
 
@@ -34,6 +41,7 @@ DETECTORS: dict[str, type[Detector]] = {
     kind.__name__.lower(): kind
     for kind in (
         GradCon, R2AD2, GradDensity, GradScoreTest, GradSubspace, GradNeighbours, GradReferences, GraN,
+        GradNorm, GradLabels, GradientDetector,
     )
 }  # fmt: skip
 

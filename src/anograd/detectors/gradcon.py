@@ -244,7 +244,7 @@ class GradCon(NetworkDetector):
             self.reference_ = mean_gradient(self.target_, train_rows, self.batch_size)
             self.history_, self.kept_epoch_ = [], 0
             return
-        target, penalty = self._own(tuple(train_rows.shape[1:]), seed)
+        target, penalty = self._own(train_rows, seed)
         plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, self.alpha, self.reference, self.averaging,
             self.keep, self.patience,

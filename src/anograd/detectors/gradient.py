@@ -140,6 +140,10 @@ class PostHocDetector(NetworkDetector):
     def _score(self, columns: int) -> nn.Module:
         """Return a fresh score of features of so many columns, `known_` anomalies being known."""
 
+    def _probing(self, target: Target) -> Target:
+        """Return the target whose gradients are read: with another loss where a score asks for one."""
+        return target
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         checks.count(self, "epochs")
@@ -156,6 +160,31 @@ class PostHocDetector(NetworkDetector):
         """
         check_is_fitted(self)
         return self._batched(lambda rows: self._scored(self.twin_, self._shown(rows)), self._encode(X))
+
+    def features(self, X: Any) -> Floats:
+        """Return what the score reads of each row, (n, 1 + k): its loss, and its gradient's features.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        """
+        check_is_fitted(self)
+
+        def joined(rows: Tensor) -> Tensor:
+            read = self._read(rows)
+            return torch.cat([read.loss.unsqueeze(1).to(read.values), read.values], dim=1)
+
+        return self._batched(joined, self._encode(X))
+
+    def feature_names(self) -> list[str]:
+        """Return the names of the features but the loss, (k,), in order."""
+        layers = self.target_.layers
+        if self.representation == "norm":
+            return [f"{name} norm" for name in layers]
+        if self.representation == "cosine":
+            whose = ("normal", "anomalous")[: len(self.references_)]
+            return [f"{name} cosine {which}" for which in whose for name in layers]
+        return [f"{self.representation} {i}" for i in range(self.columns_[0])]
 
     def _read(self, rows: Tensor) -> Features:
         rows = self._precise(rows)
@@ -217,7 +246,7 @@ class PostHocDetector(NetworkDetector):
     def _train(self, rows: Rows, split: Split, seed: int) -> None:
         device = self._device()
         x, held = rows.take(split.train).to(device), rows.take(split.validation).to(device)
-        target, penalty = self._own(tuple(x.shape[1:]), seed)
+        target, penalty = self._own(x, seed)
         plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, 0.0, "total", "cumulative", "reconstruction",
             self.patience,
@@ -231,9 +260,10 @@ class PostHocDetector(NetworkDetector):
         self.target_, self.history_, self.kept_epoch_ = target, trained.history, trained.kept_epoch
 
     def _settle(self) -> None:
-        """Choose the precision of the passes: double for tables, whose cost is small."""
+        """Choose the loss whose gradients are read, and the precision: double for small networks of ours."""
+        self.target_ = self._probing(self.target_)
         module = self.target_.module
-        if self.network_["kind"] == "dense" and self._device().type != "mps":
+        if self.network_["kind"] in ("dense", "clusters") and self._device().type != "mps":
             module.double()
         floating = (p.dtype for p in module.parameters() if p.is_floating_point())
         self.dtype_ = next(floating, torch.float32)

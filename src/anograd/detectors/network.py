@@ -13,7 +13,7 @@ from anograd.checkpoint import digest
 from anograd.detectors import checks
 from anograd.detectors.base import Detector
 from anograd.losses import kl_divergence
-from anograd.networks import ConvAutoencoder, DenseAutoencoder
+from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder
 from anograd.target import Target
 from anograd.train import seeded
 
@@ -70,10 +70,10 @@ class NetworkDetector(Detector):
         self.target_, self.network_ = target, {"kind": "adopted", "class": type(target.module).__qualname__}
         self.digest_ = self._fingerprint_of_network()
 
-    def _own(self, shape: tuple[int, ...], seed: int) -> tuple[Target, Penalty | None]:
-        """Return a fresh network for rows of this shape, on the device, and what its training adds."""
+    def _own(self, rows: Tensor, seed: int) -> tuple[Target, Penalty | None]:
+        """Return a fresh network for rows like these, on the device, and what its training adds."""
         assert isinstance(self.target, str)
-        self.network_ = describe(self.target, shape, self.hidden)
+        self.network_ = describe(self.target, tuple(rows.shape[1:]), self.hidden)
         target, penalty = build(self.network_, self.read, seed)
         target.module.to(self._device())
         return target, penalty
@@ -127,6 +127,9 @@ def build(network: Mapping[str, Any], layers: str, seed: int) -> tuple[Target, P
     kind = network["kind"]
     with seeded(seed):
         module: nn.Module
+        if kind == "clusters":
+            classifier = ClusterClassifier(network["features"], network["classes"], network["hidden"])
+            return Target.adopt(classifier, loss=classifier.loss, layers=layers), None
         if kind == "dense":
             module = DenseAutoencoder(network["features"], network["hidden"])
         else:
