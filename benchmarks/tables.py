@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tables_gradient
 import tables_r2ad2
 from gradcon_images import AUTHORS
 from table_parts import Line, latest, markdown, origin, spread
@@ -94,6 +95,7 @@ TABLES = {
     "training": training,
     "false-alarms": false_alarms,
     **tables_r2ad2.TABLES,
+    **tables_gradient.TABLES,
 }
 
 

@@ -24,7 +24,7 @@ class GradDensity(PostHocDetector):
         ``Target.adopt(net, loss=..., layers=...)``.
     hidden : sequence of int, optional
         Encoder widths of the dense autoencoder, code last.
-    epochs : int, default 50
+    epochs : int, default 100
         Passes of the autoencoder over the training rows, at most.
     patience : int or None, default 10
         Stop after so many epochs without a better reconstruction of the validation rows.

@@ -51,7 +51,7 @@ class PostHocDetector(NetworkDetector):
         ``Target.adopt(net, loss=..., layers=...)``.
     hidden : sequence of int, optional
         Encoder widths of the dense autoencoder, code last.
-    epochs : int, default 50
+    epochs : int, default 100
         Passes of the autoencoder over the training rows, at most.
     patience : int or None, default 10
         Stop after so many epochs without a better reconstruction of the validation rows.
@@ -106,7 +106,7 @@ class PostHocDetector(NetworkDetector):
         *,
         target: str | Target = "auto",
         hidden: Sequence[int] | None = None,
-        epochs: int = 50,
+        epochs: int = 100,
         patience: int | None = 10,
         batch_size: int = 64,
         learning_rate: float = 1e-3,

@@ -78,7 +78,7 @@ class GradSubspace(PostHocDetector):
         size: int = 32,
         target: str | Target = "auto",
         hidden: Sequence[int] | None = None,
-        epochs: int = 50,
+        epochs: int = 100,
         patience: int | None = 10,
         batch_size: int = 64,
         learning_rate: float = 1e-3,

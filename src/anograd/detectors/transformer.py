@@ -67,7 +67,7 @@ class GradientFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         size: int = 32,
         loss: bool = True,
         hidden: Sequence[int] | None = None,
-        epochs: int = 50,
+        epochs: int = 100,
         patience: int | None = 10,
         batch_size: int = 64,
         learning_rate: float = 1e-3,

@@ -1,0 +1,98 @@
+"""The tables on gradient scores: what each is and costs, and what its gradients add to its twin."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from scipy.stats import wilcoxon
+
+import gradient_scores
+from table_parts import Line, latest, markdown, origin
+
+
+def means(lines: Sequence[Line], score: str, field: str) -> list[float]:
+    """Return the mean over seeds of a field, one number a data set, in the order of the sets' names."""
+    found: dict[str, list[float]] = {}
+    for line in lines:
+        if line["detector"] == score:
+            found.setdefault(line["data"], []).append(line[field])
+    return [statistics.mean(found[name]) for name in sorted(found)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number by Holm's step-down rule, in the order given."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = least
+    return corrected
+
+
+def twins() -> str:
+    """Each score beside its twin and beside the loss, over all sets."""
+    lines = latest(gradient_scores.NAME, ("data", "seed", "detector"))
+    scores = [name for name in gradient_scores.SCORES if name != "loss" and means(lines, name, "auroc_score")]
+    if not scores:
+        return "Not measured yet."
+    loss = means(lines, "loss", "auroc_score")
+    tests: dict[str, list[float]] = {"twin": [], "loss": []}
+    for score in scores:
+        own, twin = (means(lines, score, f"auroc_{which}") for which in ("score", "twin"))
+        for against, other in (("twin", twin), ("loss", loss)):
+            tests[against].append(float(wilcoxon(own, other).pvalue))
+    corrected = {against: holm(values) for against, values in tests.items()}
+    rows = []
+    for i, score in enumerate(scores):
+        own, twin = (means(lines, score, f"auroc_{which}") for which in ("score", "twin"))
+        precisions = (means(lines, score, f"average_precision_{which}") for which in ("score", "twin"))
+        learns = next(line["learns_from_known"] for line in lines if line["detector"] == score)
+        rows.append(
+            [
+                f"`{score}`", "yes" if learns else "no", f"{statistics.mean(own):.3f}",
+                f"{statistics.mean(twin):.3f}", f"{statistics.median(_differences(own, twin)):+.3f}",
+                f"{sum(a > b for a, b in zip(own, twin, strict=True))} of {len(own)}",
+                f"{corrected['twin'][i]:.3f}", f"{statistics.median(_differences(own, loss)):+.3f}",
+                f"{corrected['loss'][i]:.3f}",
+                " / ".join(f"{statistics.mean(values):.3f}" for values in precisions),
+            ]
+        )  # fmt: skip
+    head = (
+        "score", "learns from labels", "AUROC", "twin's AUROC", "median difference",
+        "sets on which it is higher", "p (twin)", "median difference to the loss", "p (loss)", "average precision / twin's",
+    )  # fmt: skip
+    sets, seeds = len({line["data"] for line in lines}), len({line["seed"] for line in lines})
+    about = (
+        f"{sets} data sets of ADBench, {seeds} seeds, means over seeds first. Clean regime, at most "
+        f"{gradient_scores.MOST_NORMAL:,} normal rows and {gradient_scores.KNOWN} known anomalies. The loss "
+        f"alone (reconstruction error) has a mean AUROC of {statistics.mean(loss):.3f}. p: two-sided Wilcoxon "
+        f"signed-rank test over the sets, corrected by Holm over the {len(scores)} scores."
+    )
+    return "\n\n".join([about, markdown(head, rows), _by_set(lines, scores), origin(lines)])
+
+
+def _differences(own: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(own, other, strict=True)]
+
+
+def _by_set(lines: Sequence[Line], scores: Sequence[str]) -> str:
+    names = sorted({line["data"] for line in lines})
+    columns = {
+        score: list(zip(*(means(lines, score, f"auroc_{which}") for which in ("score", "twin")), strict=True))
+        for score in scores
+    }
+    loss = means(lines, "loss", "auroc_score")
+    rows = [
+        [
+            name,
+            f"{loss[i]:.3f}",
+            *(f"{columns[score][i][0]:.3f} / {columns[score][i][1]:.3f}" for score in scores),
+        ]
+        for i, name in enumerate(names)
+    ]
+    head = ("AUROC, score / twin", "loss", *(score.replace("Grad", "", 1) for score in scores))
+    return markdown(head, rows)
+
+
+TABLES = {"gradient-twins": twins}
