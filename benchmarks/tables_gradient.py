@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from scipy.stats import wilcoxon
 
+import detector_costs
 import gradient_scores
+from anograd.detectors import DETECTORS, Detector
 from table_parts import Line, latest, markdown, origin
 
 
@@ -60,14 +62,15 @@ def twins() -> str:
         )  # fmt: skip
     head = (
         "score", "learns from labels", "AUROC", "twin's AUROC", "median difference",
-        "sets on which it is higher", "p (twin)", "median difference to the loss", "p (loss)", "average precision / twin's",
+        "sets on which it is higher", "p (twin)", "median difference to the loss", "p (loss)",
+        "average precision / twin's",
     )  # fmt: skip
     sets, seeds = len({line["data"] for line in lines}), len({line["seed"] for line in lines})
     about = (
         f"{sets} data sets of ADBench, {seeds} seeds, means over seeds first. Clean regime, at most "
         f"{gradient_scores.MOST_NORMAL:,} normal rows and {gradient_scores.KNOWN} known anomalies. The loss "
-        f"alone (reconstruction error) has a mean AUROC of {statistics.mean(loss):.3f}. p: two-sided Wilcoxon "
-        f"signed-rank test over the sets, corrected by Holm over the {len(scores)} scores."
+        f"alone (reconstruction error) has a mean AUROC of {statistics.mean(loss):.3f}. p: two-sided "
+        f"Wilcoxon signed-rank test over the sets, corrected by Holm over the {len(scores)} scores."
     )
     return "\n\n".join([about, markdown(head, rows), _by_set(lines, scores), origin(lines)])
 
@@ -95,4 +98,38 @@ def _by_set(lines: Sequence[Line], scores: Sequence[str]) -> str:
     return markdown(head, rows)
 
 
-TABLES = {"gradient-twins": twins}
+def cards() -> str:
+    """Every detector: its paper, what it needs, what it reads, what a score costs, its twin."""
+    lines = latest(detector_costs.NAME, ("detector", "rows"))
+    if not lines:
+        return "Not measured yet."
+    rows = []
+    for name in dict.fromkeys(line["detector"] for line in lines):
+        kind = next(kind for kind in DETECTORS.values() if kind.__name__ == name.partition("(")[0])
+        by_rows = {line["rows"]: line for line in lines if line["detector"] == name}
+        costs, peaks = (
+            " / ".join(f"{by_rows[rows][field]:.2f}" for rows in detector_costs.ROWS)
+            for field in ("times_forward_backward", "peak_times_forward_backward")
+        )
+        paper = f"[{kind.paper.venue} {kind.paper.year}](https://arxiv.org/abs/{kind.paper.arxiv})"
+        labels = "learns from a few" if kind.learns_from_known else "none"
+        rows.append([f"`{name}`", paper, labels, _targets(kind), costs, peaks, kind.twin])
+    head = (
+        "detector", "paper", "labels", "networks", "time of a score, table / images",
+        "peak memory, table / images", "forward-only twin",
+    )  # fmt: skip
+    about = (
+        "Times and peak memory of a score are multiples of one forward and backward pass of the same "
+        "network, one thread: a table of 40 columns, 512 rows at once; images of 28 x 28, 128 at once."
+    )
+    return "\n\n".join([about, markdown(head, rows), origin(lines)])
+
+
+def _targets(kind: type[Detector]) -> str:
+    own = [name for name in getattr(kind, "kinds", ("dense", "conv")) if name != "auto"]
+    if not own:
+        return "a classifier of clusters; any classifier, adopted"
+    return ", ".join(own) + ("; any network, adopted" if hasattr(kind, "kinds") else "")
+
+
+TABLES = {"gradient-twins": twins, "detectors": cards}

@@ -65,6 +65,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     paper: ClassVar[Paper]
     learns_from_known: ClassVar[bool] = False  # whether known anomalies are more than left out
+    twin: ClassVar[str] = "reconstruction error"  # what `twin_score` gives, for people
 
     # Declared for type checkers; set by `fit`.
     encoder_: Encoder
@@ -86,6 +87,17 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @abstractmethod
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
         """Fit network and statistics to encoded rows, on the device; set attributes that end in _."""
+
+    @abstractmethod
+    def twin_score(self, X: Any) -> Floats:
+        """Return the forward-only quantity nearest to the score, (n,), high = anomalous.
+
+        What gradients add is the difference between `anomaly_score` and this.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        """
 
     @abstractmethod
     def _score_batch(self, rows: Tensor) -> Tensor:

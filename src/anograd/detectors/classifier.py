@@ -75,6 +75,7 @@ class GradNorm(ClassifierDetector):
     """
 
     representation = "norm"
+    twin: ClassVar[str] = "length of softmax - uniform"
     read: ClassVar[str] = "head.weight"
     paper: ClassVar[Paper] = Paper(
         title="On the Importance of Gradients for Detecting Distributional Shifts in the Wild",

@@ -88,6 +88,7 @@ class PostHocDetector(NetworkDetector):
 
     representation: str  # "norm", "cosine", "sketch" or "full"
     size: int = 32  # numbers kept of each parameter's gradient, where it is sketched
+    twin: ClassVar[str] = "the same score of the same layers' inputs"
     needs_anomalies: ClassVar[bool] = False  # whether noise stands in for anomalies where none is known
 
     score_: nn.Module

@@ -10,6 +10,8 @@ from anograd.features import Features, Samples
 
 MOST_REFERENCES = 4096  # normal rows that are kept; the first ones, which are in random order
 
+NOTHING = 1e-6  # in units of a row's own length
+
 
 class Neighbours(nn.Module):
     """The mean distance to the nearest gradients of normal rows, high = anomalous.
@@ -51,7 +53,8 @@ class Neighbours(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """Return the scores, (n,) float64, of gradients (n, k)."""
         x = self.standard(features.values.double())
-        # Not by way of a matrix product, which would cost the digits of a short distance.
-        distance = torch.cdist(x, self.rows, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = torch.cdist(x, self.rows, compute_mode="use_mm_for_euclid_dist")
+        # By way of a matrix product a distance of nothing comes out as rounding, which must not count.
+        distance = torch.where(distance < NOTHING * (1 + x.norm(dim=1, keepdim=True)), 0, distance)
         count = min(self.neighbours, len(self.rows))
         return distance.topk(count, largest=False).values.mean(1)
