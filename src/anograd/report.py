@@ -186,7 +186,11 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
         ("normal rows", [split(manifest["split"])]),
         ("calibration", [_calibration(manifest["split"], len(stored.tensors["calibration/scores"]))]),
         ("network", [f"{kind} ({built}), {sum(t.numel() for t in weights.values()):,} weights"]),
-        *(_checkpoints(given, fitted, stored) if "shape" in fitted else _alignment(given, fitted, stored)),
+        *(
+            _checkpoints(given, fitted, stored)
+            if "shape" in fitted
+            else _network(name, given, fitted, stored)
+        ),
         *([("unlike the paper", list(paper.differences))] if unlike else []),
         ("limits", list(paper.limits)),
     ]
@@ -194,15 +198,18 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
 
 def _settings(kind: type[Detector], given: dict[str, Any]) -> tuple[list[str], bool]:
     """Return what differs from the defaults or the published settings, and whether from the defaults."""
+    models = {"default": kind()}
+    if hasattr(kind, "as_published"):
+        models["published"] = kind.as_published()
     apart = {}
-    for name, model in (("default", kind()), ("published", kind.as_published())):
+    for name, model in models.items():
         usual = model.get_params(deep=False)
         apart[name] = [
             f"{key}={value!r} ({name} {usual[key]!r})"
             for key, value in given.items()
             if key in usual and key not in CIRCUMSTANCES and not _same(value, usual[key])
         ]
-    if len(apart["published"]) < len(apart["default"]):
+    if "published" in apart and len(apart["published"]) < len(apart["default"]):
         return (
             ["as published, but for:", *apart["published"]] if apart["published"] else ["as published"]
         ), False
@@ -219,8 +226,16 @@ def _calibration(counts: dict[str, int], m: int) -> str:
     return f"{rows}; {smallest_p(m)}"
 
 
-def _alignment(given: dict[str, Any], fitted: dict[str, Any], stored: Stored) -> list[tuple[str, list[str]]]:
-    """Return what GradCon learned."""
+def _network(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, list[str]]]:
+    """Return what a detector of one network learned."""
+    given, fitted = manifest["parameters"], manifest["fitted"]
+    if "columns" in fitted:
+        known, learns = fitted["known"], DETECTORS[manifest["detector"].lower()].learns_from_known
+        return [
+            ("epochs", [_epochs(fitted, given)]),
+            ("gradients", [f"{fitted['columns'][0]:,} numbers a row"]),
+            *([("known anomalies", [f"{known:,} learned from"])] if known and learns else []),
+        ]
     return [
         ("epochs", [_epochs(fitted, given)]),
         (
@@ -234,10 +249,9 @@ def _alignment(given: dict[str, Any], fitted: dict[str, Any], stored: Stored) ->
     ]
 
 
-def _checkpoints(
-    given: dict[str, Any], fitted: dict[str, Any], stored: Stored
-) -> list[tuple[str, list[str]]]:
+def _checkpoints(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, list[str]]]:
     """Return what R2-AD2 learned."""
+    given, fitted = manifest["parameters"], manifest["fitted"]
     checkpoints, entries, networks = (fitted["shape"][n] for n in ("checkpoints", "entries", "networks"))
     after = [str(FIRST_EPOCHS + FURTHER_EPOCHS * i) for i in range(checkpoints)]
     how = "raw" if fitted["sketch"] is None else f"sketched, at most {fitted['sketch'][0]} for each parameter"

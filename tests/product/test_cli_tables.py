@@ -33,7 +33,13 @@ def test_a_detector_gets_its_own_options_only(place, tmp_path):
     }.items():  # fmt: skip
         said = misused(*fit, *R2AD2, option, value)
         assert f"{option}: it belongs to gradcon; leave it out for r2ad2" in said
-    assert "--memory: it belongs to r2ad2; leave it out for gradcon" in misused(*fit, "--memory", "1GiB")
+    said = misused(*fit, "--memory", "1GiB")
+    assert "--memory: it belongs to r2ad2, graddensity, " in said
+    assert "; leave it out for gradcon" in said
+    said = misused(
+        "fit", place / "x.parquet", "-o", tmp_path / "model", "--detector", "gran", "--as-published"
+    )
+    assert "published settings are those of gradcon and r2ad2; leave it out for gran" in said
     assert "memory='much' is no amount of memory" in fails(*fit, *R2AD2, "--memory", "much")
     assert not list(tmp_path.iterdir())
 

@@ -15,7 +15,7 @@ from anograd import report, store
 from anograd.cli.app import LABELS, NORMAL, Data, option
 from anograd.cli.bar import moving
 from anograd.data import number_of_rows
-from anograd.detectors import DETECTORS, Detector, GradCon
+from anograd.detectors import DETECTORS, Detector
 from anograd.labelled import read_labelled
 
 STOPPED = 130  # what a shell expects after Ctrl-C
@@ -108,6 +108,12 @@ def fit(
     given = {name: value for name, value in settings.items() if value is not None}
     kind: Any = DETECTORS[detector]
     _check_owners(detector, given)
+    if as_published and not hasattr(kind, "as_published"):
+        owners = " and ".join(name for name, one in DETECTORS.items() if hasattr(one, "as_published"))
+        raise typer.BadParameter(
+            f"published settings are those of {owners}; leave it out for {detector}",
+            param_hint="--as-published",
+        )
     partial = out.with_name(out.name + ".partial")
     if "checkpoint" in _parameters(detector):
         given["checkpoint"] = str(partial)
@@ -131,7 +137,7 @@ def _check_owners(name: str, given: Mapping[str, Any]) -> None:
     """Refuse an option that the detector has no parameter for."""
     for parameter, option_of_it in OF_ONE.items():
         if parameter in given and parameter not in _parameters(name):
-            owners = " and ".join(other for other in DETECTORS if parameter in _parameters(other))
+            owners = ", ".join(other for other in DETECTORS if parameter in _parameters(other))
             raise typer.BadParameter(
                 f"it belongs to {owners}; leave it out for {name}", param_hint=option_of_it
             )
@@ -206,9 +212,21 @@ def _say_what_was_fitted(detector: Any, n: int, output: Path) -> None:
     )
     if hasattr(detector, "kept_epoch_"):
         history = detector.history_
-        chosen = isinstance(detector, GradCon) or any("validation_auroc" in told for told in history)
-        last = chosen and detector.kept_epoch_ == detector.get_params()["epochs"]
-        hint = "; the last one was the best, so more --epochs may help" if last else ""
+        all_done = len(history) == detector.get_params()["epochs"]  # else patience ended it
+        hint = (
+            "; the last one was the best, so more --epochs may help" if all_done and _rising(history) else ""
+        )
         typer.echo(f"epoch {detector.kept_epoch_} kept, of {len(history)}{hint}")
     typer.echo(report.smallest_p(len(detector.calibration_.scores)))
     typer.echo(f"saved to {output}")
+
+
+def _rising(history: list[dict[str, float]]) -> bool:
+    """Tell whether the last epoch was the best on rows that were not trained on."""
+    if "validation_auroc" in history[-1]:
+        quality = [told["validation_auroc"] + told["validation_average_precision"] for told in history]
+    elif "validation_loss" in history[-1]:
+        quality = [-told["validation_loss"] for told in history]
+    else:
+        return False
+    return max(quality) == quality[-1] > quality[0]

@@ -312,7 +312,7 @@ class PostHocDetector(NetworkDetector):
         device = self._device()
         for name, group, columns in zip(("score_", "twin_"), ("score", "twin"), self.columns_, strict=True):
             score = self._score(columns)
-            _set_buffers(score, tensors[group])
+            _set_buffers(score, tensors.get(group, {}))
             setattr(self, name, score.to(device))
         for name, group in (("references_", "reference"), ("twin_references_", "twin_reference")):
             kept = (tensors.get(f"{group}{i}") for i in range(2))
