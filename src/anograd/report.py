@@ -186,11 +186,7 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
         ("normal rows", [split(manifest["split"])]),
         ("calibration", [_calibration(manifest["split"], len(stored.tensors["calibration/scores"]))]),
         ("network", [f"{kind} ({built}), {sum(t.numel() for t in weights.values()):,} weights"]),
-        *(
-            _checkpoints(given, fitted, stored)
-            if "shape" in fitted
-            else _network(name, given, fitted, stored)
-        ),
+        *(_checkpoints if "shape" in fitted else _network)(manifest, stored),
         *([("unlike the paper", list(paper.differences))] if unlike else []),
         ("limits", list(paper.limits)),
     ]

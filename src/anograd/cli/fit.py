@@ -229,4 +229,4 @@ def _rising(history: list[dict[str, float]]) -> bool:
         quality = [-told["validation_loss"] for told in history]
     else:
         return False
-    return max(quality) == quality[-1] > quality[0]
+    return all(earlier < quality[-1] for earlier in quality[:-1])
