@@ -97,8 +97,8 @@ def test_a_classifier_of_clusters_is_trained_where_none_is_given() -> None:
     rng = np.random.default_rng(0)
     centres = 4 * rng.normal(size=(6, 8))
     rows = (centres[rng.integers(6, size=400)] + 0.3 * rng.normal(size=(400, 8))).astype("float32")
-    detector = GradLabels(epochs=30, random_state=0).fit(rows)
-    odd = (12 * rng.normal(size=(50, 8))).astype("float32")  # far from all clusters
+    detector = GradLabels(labels="uniform", epochs=30, random_state=0).fit(rows)
+    odd = (centres.mean(0) + 0.3 * rng.normal(size=(50, 8))).astype("float32")  # between the clusters
     assert detector.network_["kind"] == "clusters"
     assert np.median(detector.p_values(odd)) < 0.1
     assert np.median(detector.p_values(rows)) > 0.3
