@@ -191,7 +191,8 @@ def _probe(target: Target, pair: Tensor, autocast: torch.dtype | None) -> Plan:
         uses = count_uses(tape)
         gradients = tape.gradients()
     alone = torch.cat([single.loss.detach(), losses(pair[1:])])
-    refuse_coupled_rows(target.module, losses, pair, tape.loss.detach(), alone)
+    precision = autocast or _placement(target)[1]
+    refuse_coupled_rows(target.module, losses, pair, tape.loss.detach(), alone, precision)
     served = [_checked(one, single, tape, gradients, uses) if one.by == RULE else one for one in served]
     kept = {product for one in served if one.by == RULE for product in one.products}
     kept_layers = {layer for layer, _ in kept}
