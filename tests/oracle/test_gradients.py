@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 
 import pytest
 import torch
@@ -278,86 +277,6 @@ def test_rows_that_are_not_first_are_noticed() -> None:
     torch.testing.assert_close(
         per_sample(target, x).norm[:, 0], oracle["layer.weight"].flatten(1).norm(dim=1), **CLOSE
     )
-
-
-class Crossed(nn.Module):
-    """Attention to something else than the queries."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x, x.flip(1), x.flip(1))[0]
-
-
-class Packed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.GRU(3, 4, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        packed = nn.utils.rnn.pack_padded_sequence(x, [4] * len(x), batch_first=True)
-        return nn.utils.rnn.pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0]
-
-
-class Itself(nn.Module):
-    def __init__(self, **named: object) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(4, 2, batch_first=True, **named)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x, x, x)[0]
-
-
-@pytest.mark.parametrize(
-    ("net", "shape", "why"),
-    [
-        (nn.LSTM(3, 4, batch_first=True, proj_size=2), (5, 6, 3), "no rule for this layer|vmap:"),
-        (Packed(), (5, 6, 3), "packed sequence"),
-        (Crossed(), (5, 6, 4), "attention to another tensor than the queries"),
-        (Itself(add_bias_kv=True), (5, 6, 4), "no rule for this layer|add_bias_kv"),
-        (Itself(add_zero_attn=True), (5, 6, 4), "no rule for this layer|add_zero_attn"),
-        (Itself(kdim=4, vdim=4), (5, 6, 4), ""),
-        (nn.TransformerDecoderLayer(4, 2, 8, batch_first=True), (5, 6, 4), "attention to another tensor"),
-    ],
-    ids=["projected lstm", "packed", "cross-attention", "bias_kv", "zero_attn", "kdim", "decoder"],
-)
-def test_what_no_rule_serves_falls_back(net: nn.Module, shape: tuple[int, ...], why: str) -> None:
-    """Against a plain loop of one ordinary backward pass a row.
-
-    Whether a recurrent layer takes ``vmap`` depends on dtype and torch version; the numbers must not.
-    """
-    if isinstance(net, nn.TransformerDecoderLayer):
-
-        class Decoder(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.layer = net
-
-            def forward(self, x: Tensor) -> Tensor:
-                return self.layer(x, x.sin())
-
-        net = Decoder()
-    torch.manual_seed(0)
-    net = net.double().eval()
-    x = torch.randn(shape).double()
-
-    def loss(output: Tensor | tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        return squared(output[0] if isinstance(output, tuple) else output, x)
-
-    target = Target.adopt(net, loss=loss)
-    by = {one.by for one in plan(target, x).served}
-    if why:
-        assert by & {"vmap", "row by row"}
-        assert re.search(why, str(plan(target, x)))
-    else:  # what looks like a hard case and is the ordinary one
-        assert by == {"rule"}
-    rows = []
-    for row in x.split(1):
-        gradients = torch.autograd.grad(loss(net(row), row).sum(), list(net.parameters()))
-        rows.append(torch.cat([g.flatten() for g in gradients]))
-    torch.testing.assert_close(per_sample(target, x, ("full",)).full, torch.stack(rows), **CLOSE)
 
 
 @st.composite

@@ -32,6 +32,9 @@ _EXPANSIONS: dict[type[nn.Module], _Expansion] = {}
 def expands(*layers: type[nn.Module], unless: Callable[..., str]) -> Callable[[Forward], Forward]:
     """Return a decorator that registers an equal forward which notes its products.
 
+    It is called with the layer, ``note(part, a, z)`` and what the layer was called with. `a` and `z` have the
+    rows first, and `z` is on the way from the parameters to the output.
+
     Parameters
     ----------
     *layers : type

@@ -75,7 +75,7 @@ class LSTMSteps(torch.autograd.Function):
             tanh_backward(at_g, g_s, grad_input=g_s)
             sigmoid_backward(at_o, o_s, grad_input=o_s)
             torch.mm(gates_s, recurrent, out=dh)
-        return gates.transpose(0, 1), dh, dc, None
+        return _rows_first(gates), dh, dc, None
 
 
 class GRUSteps(torch.autograd.Function):
@@ -123,7 +123,7 @@ class GRUSteps(torch.autograd.Function):
             sigmoid_backward(room, sigmoids, grad_input=sigmoids)
             z_s.copy_(sigmoids)
             torch.addmm(kept, gates_s, recurrent, out=dh)
-        return z.transpose(0, 1), gates.transpose(0, 1), dh, None
+        return _rows_first(z), _rows_first(gates), dh, None
 
 
 class RNNSteps(torch.autograd.Function):
@@ -154,7 +154,7 @@ class RNNSteps(torch.autograd.Function):
             else:
                 tanh_backward(dh, h_s, grad_input=d_s)
             torch.mm(d_s, recurrent, out=dh)
-        return d.transpose(0, 1), dh, None, None
+        return _rows_first(d), dh, None, None
 
 
 def _together(*sequences: Tensor) -> list[tuple[Tensor, ...]]:
@@ -170,11 +170,15 @@ def _states(first: Tensor, t: int) -> Tensor:
 
 
 def _outputs(ctx: Graph, hidden: Tensor, *last: Tensor) -> tuple[Tensor, ...]:
-    # Copies, because a network may write to its layers' outputs.
-    out = hidden[1:].transpose(0, 1).clone(memory_format=torch.contiguous_format)
-    before = hidden[:-1].transpose(0, 1)
+    out, before = _rows_first(hidden[1:]), _rows_first(hidden[:-1])
     ctx.mark_non_differentiable(before)
     return (out, *last, before)
+
+
+def _rows_first(steps: Tensor) -> Tensor:
+    # A copy, because a network may write to its layers' outputs, and products of each row's own matrices read
+    # memory row by row.
+    return steps.transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
 
 def _tanh(v: Tensor, out: Tensor) -> Tensor:
