@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anograd import GradCon, Target, per_sample
+from anograd import GradCon, Target, per_sample, plan
 
 
 def generators() -> tuple[Any, ...]:
@@ -119,3 +119,62 @@ def test_input_arrays_are_not_written_to() -> None:
     images = np.random.default_rng(0).random((40, 1, 9, 9))
     images.flags.writeable = False
     GradCon(epochs=1, random_state=0).fit(images).anomaly_score(images)
+
+
+class Expanded(nn.Module):
+    """What is written out while a pass is recorded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.gru = nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(self.lstm(self.attention(x))[0])[0]
+
+
+def test_expanded_layers_get_their_forward_back() -> None:
+    torch.manual_seed(0)
+    net, x = Expanded(), torch.randn(5, 3, 4)
+    net.lstm.register_forward_hook(lambda layer, args, output: None)
+    net(x)
+    before, fused = state(net), torch.backends.mha.get_fastpath_enabled()
+    seen: list[set[str]] = []
+
+    def loss(output: Tensor, x: Tensor) -> Tensor:
+        seen.append({name for name, part in net.named_modules() if "forward" in vars(part)})
+        return output.flatten(1).square().sum(1)
+
+    def fails(output: Tensor, x: Tensor) -> Tensor:
+        raise CallsHome
+
+    with torch.no_grad():
+        per_sample(Target.adopt(net, loss=loss), x)
+    assert {"attention.self_attn", "lstm", "gru"} in seen  # they were exchanged at all
+    assert state(net) == before
+    with pytest.raises(CallsHome):
+        per_sample(Target.adopt(net, loss=fails), x)
+    assert state(net) == before
+    with pytest.raises(RuntimeError):  # inside an expanded forward
+        per_sample(Target.adopt(net.lstm, loss=fails), x[..., :3])
+    assert state(net) == before
+    assert torch.backends.mha.get_fastpath_enabled() == fused
+    assert net.lstm(x)[0].requires_grad
+
+
+def test_a_forward_of_the_users_own_is_left_alone() -> None:
+    torch.manual_seed(0)
+    net, x = nn.GRU(4, 4, batch_first=True), torch.randn(5, 3, 4)
+    own = net.forward
+
+    def doubled(*args: Any) -> Any:
+        output, last = own(*args)
+        return 2 * output, last
+
+    net.forward = doubled
+    target = Target.adopt(net, loss=lambda output, x: output[0].flatten(1).square().sum(1))
+    expected = doubled(x)[0].flatten(1).square().sum(1).detach()
+    torch.testing.assert_close(per_sample(target, x, ("loss", "norm")).loss, expected)
+    assert "its forward was replaced" in str(plan(target, x))
+    assert net.forward is doubled

@@ -279,36 +279,6 @@ def test_rows_that_are_not_first_are_noticed() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("net", "shape"),
-    [
-        (nn.LSTM(3, 4, batch_first=True), (5, 6, 3)),
-        (nn.GRU(3, 4, batch_first=True), (5, 6, 3)),
-        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (5, 6, 4)),
-    ],
-    ids=["lstm", "gru", "transformer"],
-)
-def test_what_no_rule_serves_falls_back(net: nn.Module, shape: tuple[int, ...]) -> None:
-    """Against a plain loop of one ordinary backward pass a row.
-
-    Whether a recurrent layer takes ``vmap`` depends on dtype and torch version; the numbers must not.
-    """
-    torch.manual_seed(0)
-    net = net.double().eval()
-    x = torch.randn(shape).double()
-
-    def loss(output: Tensor | tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-        return squared(output[0] if isinstance(output, tuple) else output, x)
-
-    target = Target.adopt(net, loss=loss)
-    assert {one.by for one in plan(target, x).served} & {"vmap", "row by row"}
-    rows = []
-    for row in x.split(1):
-        gradients = torch.autograd.grad(loss(net(row), row).sum(), list(net.parameters()))
-        rows.append(torch.cat([g.flatten() for g in gradients]))
-    torch.testing.assert_close(per_sample(target, x, ("full",)).full, torch.stack(rows), **CLOSE)
-
-
 @st.composite
 def layers_of_opacus(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     """A layer that both have, and rows for it."""

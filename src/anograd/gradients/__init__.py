@@ -4,7 +4,7 @@
 its input and the loss gradient at its output; a rule a layer kind says how the gradient factors into them.
 """
 
-from anograd.gradients import layers  # noqa: F401 - registers the rules
+from anograd.gradients import attention, layers, recurrent  # noqa: F401 - register the rules
 from anograd.gradients.engine import PerSample, per_sample
 from anograd.gradients.planning import Plan, plan
 from anograd.gradients.rules import Direct, Lookup, Outer, rule

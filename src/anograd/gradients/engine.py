@@ -55,6 +55,7 @@ def per_sample(
     reference: Mapping[str, Tensor] | None = None,
     sketch: Sketch = Sketch(),
     memory: str | int = "1GiB",
+    autocast: torch.dtype | None = None,
 ) -> PerSample:
     """Return losses and gradient quantities of each row, each row's as if it were alone in the batch.
 
@@ -77,6 +78,10 @@ def per_sample(
     memory : str or int, default "1GiB"
         Bounds how many rows are worked on at once, as bytes or a text such as "512MiB". What is
         returned, ``full`` above all, comes on top.
+    autocast : torch.dtype, optional
+        ``torch.bfloat16`` or ``torch.float16``: forward and backward run under ``torch.autocast``. The loss,
+        and all that is read off inputs and gradients of layers, is float32 still. Gradients below
+        6e-8 vanish in float16; bfloat16 has float32's range.
 
     Returns
     -------
@@ -100,14 +105,19 @@ def per_sample(
     (tensor([12.5000]), tensor([[25.]]))
     """
     wanted = _check_wanted(want)
+    _check_autocast(autocast)
     references = _check_reference(target, reference) if "inner" in wanted else {}
+    if autocast:
+        references = {name: _float32(one) for name, one in references.items()}
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(
             f"per_sample got no rows: x has shape {tuple(x.shape)}, wanted (n, ...) with n of 1 or more"
         )
-    planned = plan(target, x)
-    step = planned.chunk(memory)
-    chunks = [_one_chunk(target, planned, rows, wanted, references, sketch) for rows in torch.split(x, step)]
+    planned = plan(target, x, autocast=autocast)
+    chunks = [
+        _one_chunk(target, planned, rows, wanted, references, sketch)
+        for rows in torch.split(x, planned.chunk(memory))
+    ]
     joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
     return PerSample(**{name: joined.get(name) for name in QUANTITIES}, layers=target.layers)
 
@@ -118,6 +128,19 @@ def _check_wanted(want: Collection[str]) -> tuple[str, ...]:
     if unknown or not wanted:
         raise ValueError(f"want={want!r}, but what can be had is any of {', '.join(map(repr, QUANTITIES))}")
     return wanted
+
+
+def _check_autocast(autocast: torch.dtype | None) -> None:
+    if autocast not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"autocast={autocast!r} is no type to compute in: leave it out, or use autocast=torch.bfloat16 "
+            f"or torch.float16"
+        )
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32 where it holds floats; indices stay what they are."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _check_reference(target: Target, reference: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -152,7 +175,8 @@ def _one_chunk(
     columns: dict[str, list[Tensor]] = {name: [] for name in wanted if name != "loss"}
     if columns:
         for name, parameter in target.parameters().items():
-            projections = sketch.projections(name, parameter) if "sketch" in wanted else None
+            like = _float32(parameter) if planned.autocast else parameter
+            projections = sketch.projections(name, like) if "sketch" in wanted else None
             reduced = reduce(factors.pop(name), parameter.shape, columns, references.get(name), projections)
             for quantity, column in reduced.items():
                 columns[quantity].append(column)
@@ -165,18 +189,18 @@ def _factors(
 ) -> tuple[Tensor, dict[str, list[Factors]]]:
     """Return the losses and, for each chosen parameter, the factors of each of its uses."""
     ruled = planned.by(RULE) if anything else ()
-    layers = list(dict.fromkeys(planned.calls)) if ruled else []
-    tape = record(target, x, layers, ruled)
-    if ruled and tuple(call.layer for call in tape.calls) != planned.calls:
+    layers = list(dict.fromkeys(layer for layer, _ in planned.calls)) if ruled else []
+    tape = record(target, x, layers, ruled, planned.autocast)
+    if ruled and tuple((call.layer, call.part) for call in tape.calls) != planned.calls:
         raise ValueError(
-            "the network called its layers in another order than for the first row, so what a row goes "
+            "the network called its layers in another order than for the first rows, so what a row goes "
             "through depends on the data or on the batch: choose layers that are always called"
         )
     factors: dict[str, list[Factors]] = {name: [] for name in target.layers}
-    held_by: dict[str, list[tuple[str, str]]] = {}
+    held_by: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for one in planned.served:
-        for layer_name, own in one.uses if one.by == RULE else ():
-            held_by.setdefault(layer_name, []).append((one.name, own))
+        for (_, own), product in zip(one.uses, one.products, strict=True) if one.by == RULE else ():
+            held_by.setdefault(product, []).append((one.name, own))
     for call, d in zip(tape.calls, tape.gradients() if ruled else (), strict=True):
         layer = target.module.get_submodule(call.layer)
         if len(call.a) != len(x) or len(d) != len(x):
@@ -184,10 +208,13 @@ def _factors(
                 f"layer '{call.layer}' sees {len(call.a)} rows in a batch of {len(x)}: "
                 f"the first axis must be the rows throughout the network"
             )
-        for name, own in held_by[call.layer]:
+        a = call.a
+        if planned.autocast:
+            a, d = _float32(a), _float32(d)
+        for name, own in held_by.get((call.layer, call.part), ()):
             found = find_rule(layer, own)
             assert found is not None  # the plan says so
-            factors[name].append(found(layer, call.a, d))
+            factors[name].append(found(layer, a, d))
     if anything:
         for name, gradient in _fallen_back(target, planned, x):
             factors[name].append(Direct(gradient))
@@ -199,6 +226,6 @@ def _factors(
 
 def _fallen_back(target: Target, planned: Plan, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     if by_vmap := planned.by(VMAP):
-        yield from vmap_gradients(target, x, by_vmap).items()
+        yield from vmap_gradients(target, x, by_vmap, planned.autocast).items()
     if by_rows := planned.by(ROWS):
-        yield from row_gradients(target, x, by_rows).items()
+        yield from row_gradients(target, x, by_rows, planned.autocast).items()

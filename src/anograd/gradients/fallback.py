@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import grad, stack_module_state, vmap
 
-from anograd.gradients.tape import record
-from anograd.target import Target, evaluating
+from anograd.gradients.tape import forward_pass, losses, record
+from anograd.target import Target
 
 
-def vmap_gradients(target: Target, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def vmap_gradients(
+    target: Target, x: Tensor, names: Sequence[str], autocast: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """Return the gradient of each row's loss for the named parameters, each (n, *shape), by ``vmap(grad)``.
 
     Raises
@@ -27,18 +29,20 @@ def vmap_gradients(target: Target, x: Tensor, names: Sequence[str]) -> dict[str,
     every = {name: p.detach() for name, p in target.module.named_parameters()}
     chosen = {name: every.pop(name) for name in names}
 
-    with evaluating(target.module), warnings.catch_warnings():
+    with forward_pass(target), warnings.catch_warnings():
         # Layers without a batching rule of their own are looped over inside vmap; the plan says what is slow.
         warnings.filterwarnings("ignore", message="There is a performance drop")
-        gradients: dict[str, Tensor] = _by_row(target)(chosen, every, x)
+        gradients: dict[str, Tensor] = _by_row(target, autocast)(chosen, every, x)
     return {name: gradients[name].detach() for name in names}
 
 
-def row_gradients(target: Target, x: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def row_gradients(
+    target: Target, x: Tensor, names: Sequence[str], autocast: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """Return the same as `vmap_gradients` by one ordinary backward pass a row."""
     rows = []
     for row in torch.split(x, 1):
-        tape = record(target, row, (), names)
+        tape = record(target, row, (), names, autocast)
         stand_ins = [tape.stand_ins[name] for name in names]
         rows.append(
             torch.autograd.grad(tape.loss, stand_ins, torch.ones_like(tape.loss), materialize_grads=True)
@@ -60,18 +64,18 @@ def stacked_gradients(targets: Sequence[Target], x: Tensor) -> Tensor:
     modules = [target.module for target in targets]
     weights = {name: value.detach() for name, value in stack_module_state(modules)[0].items()}
     chosen = {name: weights.pop(name) for name in targets[0].layers}
-    over_checkpoints = vmap(_by_row(targets[0]), in_dims=(0, 0, None), out_dims=1)
-    with evaluating(modules[0]):
+    over_checkpoints = vmap(_by_row(targets[0], None), in_dims=(0, 0, None), out_dims=1)
+    with forward_pass(targets[0]):
         found: dict[str, Tensor] = over_checkpoints(chosen, weights, x)
     return torch.cat([found[name].flatten(2) for name in targets[0].layers], dim=2)
 
 
-def _by_row(target: Target) -> Callable[..., dict[str, Tensor]]:
+def _by_row(target: Target, autocast: torch.dtype | None) -> Callable[..., dict[str, Tensor]]:
     """Return a function of chosen parameters, the other ones and rows that gives the gradients by row."""
 
     def loss_of_row(chosen: dict[str, Tensor], others: dict[str, Tensor], row: Tensor) -> Tensor:
         batch = row.unsqueeze(0)
-        return target.loss(functional_call(target.module, {**others, **chosen}, (batch,)), batch).sum()
+        return losses(target, {**others, **chosen}, batch, autocast).sum()
 
     return vmap(grad(loss_of_row), in_dims=(None, None, 0))
 

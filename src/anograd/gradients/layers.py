@@ -32,6 +32,16 @@ class LinearColumns:
     def forward(self, weight: Tensor, rows: int) -> Tensor:
         return F.linear(self.a, weight).transpose(1, 2).unsqueeze(1)
 
+    def inner(self, left: Tensor, weight: Tensor) -> Tensor:
+        d = left.squeeze(1).transpose(1, 2)
+        # The product is taken on the side where it is narrower.
+        sides = (
+            (F.linear(self.a, weight), d)
+            if len(weight) <= self.width()
+            else (F.linear(d, weight.t()), self.a)
+        )
+        return (sides[0] * sides[1]).flatten(1).sum(1)
+
     def width(self) -> int:
         return self.a.shape[2]
 
@@ -92,6 +102,9 @@ class ConvolutionColumns:
             self.a, weight, None, self.stride, self.padding, self.dilation, self.groups
         )
         return self._keep(product).reshape(len(self.a), self.groups, rows, -1)
+
+    def inner(self, left: Tensor, weight: Tensor) -> Tensor:
+        return (self.forward(weight, left.shape[2]) * left).flatten(1).sum(1)
 
     def _keep(self, grid: Tensor) -> Tensor:
         for axis, length in enumerate(self.positions):

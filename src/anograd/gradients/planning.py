@@ -11,14 +11,17 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from anograd.gradients.coupling import refuse_batch_statistics, refuse_coupled_rows
+from anograd.gradients.expanded import part_of, why_refused
 from anograd.gradients.fallback import vmap_gradients
 from anograd.gradients.rules import find_rule
 from anograd.gradients.tape import Tape, count_uses, record
 from anograd.target import Target
 
 RULE, VMAP, ROWS = "rule", "vmap", "row by row"
+LOOKED_AT = 64  # rows among which the probe looks for two that differ
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -30,6 +33,7 @@ class Served:
     shape: torch.Size
     by: str  # RULE, VMAP or ROWS
     uses: tuple[tuple[str, str], ...]  # (layer, parameter name in the layer)
+    products: tuple[tuple[str, str], ...]  # (layer, part of it) of each use
     layer: str  # kinds of the layers, for people
     why: str = ""  # why no rule serves it
 
@@ -42,15 +46,18 @@ class Plan:
     ----------
     served : tuple of Served
         One a chosen parameter, in order.
-    calls : tuple of str
-        Layer names in the order in which they are called.
+    calls : tuple of (str, str)
+        Layer names, and which part of each layer, in the order in which they are called.
     bytes_a_row : int
         What one forward and backward pass holds for a row; 0 where the plan was made without rows.
+    autocast : torch.dtype or None
+        What products are computed in.
     """
 
     served: tuple[Served, ...]
-    calls: tuple[str, ...]
+    calls: tuple[tuple[str, str], ...]
     bytes_a_row: int
+    autocast: torch.dtype | None = None
 
     def by(self, *ways: str) -> tuple[str, ...]:
         """Return the names of the parameters served in any of these ways."""
@@ -92,19 +99,26 @@ def parse_memory(memory: str | int) -> int:
 _PLANS: WeakKeyDictionary[Target, dict[Any, Plan]] = WeakKeyDictionary()
 
 
-def plan(target: Target, x: Tensor | None = None) -> Plan:
+def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | None = None) -> Plan:
     """Return which rule serves which chosen parameter and what a row costs; print it to read it.
 
     Parameters
     ----------
     target : Target
     x : torch.Tensor, (n, ...), optional
-        Rows like those to come; the first one is run through the network once. Without it, the
-        plan goes by the kinds of layers alone and knows no memory for the passes.
+        Rows like those to come; two of them are run through the network, together and each alone. Without
+        it, the plan goes by the kinds of layers alone and knows no memory for the passes.
+    autocast : torch.dtype, optional
+        As for `per_sample`.
 
     Returns
     -------
     Plan
+
+    Raises
+    ------
+    ValueError
+        Where rows influence each other, with the layer that lets them.
 
     Examples
     --------
@@ -118,12 +132,19 @@ def plan(target: Target, x: Tensor | None = None) -> Plan:
     """
     if x is None:
         owners = _owners(target)
-        return Plan(tuple(_by_kind(target, name, owners[name]) for name in target.layers), (), 0)
-    key = (x.shape[1:], x.dtype, x.device, _placement(target))
+        return Plan(tuple(_by_kind(target, name, owners[name]) for name in target.layers), (), 0, autocast)
+    # A single row cannot tell whether rows influence each other, so the first pair is looked at again.
+    key = (x.shape[1:], x.dtype, x.device, _placement(target), autocast, len(x) > 1)
     known = _PLANS.setdefault(target, {})
     if key not in known:
-        known[key] = _probe(target, x[:1])
+        known[key] = _probe(target, _pair(x), autocast)
     return known[key]
+
+
+def _pair(x: Tensor) -> Tensor:
+    """Return two rows, different ones where there are such near the beginning."""
+    second = next((row for row in x[1:LOOKED_AT] if not torch.equal(row, x[0])), x[0])
+    return torch.stack([x[0], second])
 
 
 def _placement(target: Target) -> tuple[torch.device, torch.dtype]:
@@ -146,69 +167,89 @@ def _by_kind(target: Target, name: str, uses: tuple[tuple[str, str], ...]) -> Se
     layers = [target.module.get_submodule(layer) for layer, _ in uses]
     kinds = " + ".join(type(layer).__name__ for layer in layers)
     shape = target.parameters()[name].shape
-    if all(find_rule(layer, own) is not None for layer, (_, own) in zip(layers, uses, strict=True)):
-        return Served(name, shape, RULE, uses, kinds)
-    return Served(name, shape, VMAP, uses, kinds, "no rule for this layer")
+    owned = list(zip(layers, uses, strict=True))
+    products = tuple((layer_name, part_of(layer, own)) for layer, (layer_name, own) in owned)
+    if all(find_rule(layer, own) is not None for layer, (_, own) in owned):
+        return Served(name, shape, RULE, uses, products, kinds)
+    return Served(name, shape, VMAP, uses, products, kinds, "no rule for this layer")
 
 
-def _probe(target: Target, row: Tensor) -> Plan:
+def _probe(target: Target, pair: Tensor, autocast: torch.dtype | None) -> Plan:
     owners = _owners(target)
     served = [_by_kind(target, name, owners[name]) for name in target.layers]
     ruled = [one for one in served if one.by == RULE]
     layers = list(dict.fromkeys(layer for one in ruled for layer, _ in one.uses))
-    _refuse_coupled_rows(target.module)
-    with _counting_bytes() as held:
-        tape = record(target, row, layers, [one.name for one in ruled] or target.layers)
+    names = [one.name for one in ruled] or target.layers
+    refuse_batch_statistics(target.module)
+
+    def losses(rows: Tensor) -> Tensor:
+        return record(target, rows, (), (), autocast).loss
+
+    single = record(target, pair[:1], layers, names, autocast)
+    with _counting_bytes(target) as held:
+        tape = record(target, pair, layers, names, autocast)
         uses = count_uses(tape)
         gradients = tape.gradients()
-    served = [_checked(one, tape, gradients, uses) if one.by == RULE else one for one in served]
-    kept = {layer for one in served if one.by == RULE for layer, _ in one.uses}
+    alone = torch.cat([single.loss.detach(), losses(pair[1:])])
+    precision = autocast or _placement(target)[1]
+    refuse_coupled_rows(target.module, losses, pair, tape.loss.detach(), alone, precision)
+    served = [_checked(one, single, tape, gradients, uses) if one.by == RULE else one for one in served]
+    kept = {product for one in served if one.by == RULE for product in one.products}
+    kept_layers = {layer for layer, _ in kept}
     waiting = [one.name for one in served if one.by == VMAP]
-    if waiting and (error := _vmap_error(target, row, waiting)):
-        served = [replace(one, by=ROWS, why=f"vmap: {error}") if one.by == VMAP else one for one in served]
+    if waiting and (error := _vmap_error(target, pair, waiting, autocast)):
+        served = [
+            replace(one, by=ROWS, why=_both(one.why, error)) if one.by == VMAP else one for one in served
+        ]
     held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
-    calls = tuple(call.layer for call in tape.calls if call.layer in kept)
-    return Plan(tuple(served), calls, sum(held.values()) + 2 * held_by_gradients + row.numel() * 8)
+    calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept_layers)
+    bytes_of_pair = sum(held.values()) + 2 * held_by_gradients + pair.numel() * 8
+    return Plan(tuple(served), calls, bytes_of_pair // 2, autocast)
 
 
-def _checked(one: Served, tape: Tape, gradients: list[Tensor], uses: Counter[str]) -> Served:
+def _checked(one: Served, single: Tape, tape: Tape, gradients: list[Tensor], uses: Counter[str]) -> Served:
     """Return `one` if its rule may be trusted on this network, else hand it to the fallback."""
-    own = {layer for layer, _ in one.uses}
-    calls = [(call, d) for call, d in zip(tape.calls, gradients, strict=True) if call.layer in own]
+    for layer, _ in one.products:
+        if why := why_refused(tape.refused, layer):
+            return replace(one, by=VMAP, why=why)
+    calls = [
+        (call, d)
+        for call, d in zip(tape.calls, gradients, strict=True)
+        if (call.layer, call.part) in one.products
+    ]
     if uses[one.name] != len(calls):
         return replace(one, by=VMAP, why="also used outside its layer")
-    if any(call.a.shape[0] != 1 or d.shape[0] != 1 for call, d in calls):
+    lengths = {side.shape[0] for call, d in calls for side in (call.a, d)}
+    # One row too, because another axis may be as long as two rows.
+    of_one = {n for call in single.calls if (call.layer, call.part) in one.products for n in (len(call.a),)}
+    if not (lengths <= {2} and of_one <= {1}):
         return replace(one, by=VMAP, why="its input does not have the rows first")
     return one
 
 
-def _vmap_error(target: Target, row: Tensor, names: list[str]) -> str:
+def _both(why: str, error: str) -> str:
+    return f"{why}; vmap: {error}" if why and why != "no rule for this layer" else f"vmap: {error}"
+
+
+def _vmap_error(target: Target, pair: Tensor, names: list[str], autocast: torch.dtype | None) -> str:
     """Return why ``vmap(grad)`` does not work on this network, empty when it does."""
     try:
-        vmap_gradients(target, torch.cat([row, row]), names)
+        vmap_gradients(target, pair, names, autocast)
     except (RuntimeError, ValueError) as error:
         return str(error).splitlines()[0][:120]
     return ""
 
 
-def _refuse_coupled_rows(module: nn.Module) -> None:
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
-            raise ValueError(
-                f"layer '{name}' ({type(layer).__name__}) keeps no running statistics, so each row changes "
-                f"the others' output and no row has a gradient of its own: build it with "
-                f"track_running_stats=True, or use nn.GroupNorm"
-            )
-
-
 @contextmanager
-def _counting_bytes() -> Iterator[dict[int, int]]:
-    """Count the bytes that autograd holds for the backward pass, each storage once."""
+def _counting_bytes(target: Target) -> Iterator[dict[int, int]]:
+    """Count the bytes that autograd holds for the backward pass, each storage once, parameters apart."""
     held: dict[int, int] = {}
+    parameters = {p.untyped_storage().data_ptr() for p in target.module.parameters()}
 
     def pack(saved: Tensor) -> Tensor:
-        if not isinstance(saved, nn.Parameter) and not saved.is_leaf:
-            held[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in parameters and not saved.is_leaf:
+            held[storage.data_ptr()] = storage.nbytes()
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):

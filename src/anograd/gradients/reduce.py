@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from anograd.gradients.pairs import floats_of_pairs, prefers_pairs, summed_square
 from anograd.gradients.rules import Direct, Factors, Projection
 
 BLOCK_FLOATS = 2**20  # a block of rows holds about this many floats at once, and so stays in the cache
@@ -36,16 +37,23 @@ def reduce(
     """
     n = len(uses[0])
     floats = sum(one.floats_a_row() for one in uses)
+    builds = "full" in wanted or ("norm" in wanted and _prefers_full(uses, "inner" in wanted))
+    if len(uses) > 1:
+        floats += shape.numel() if builds else floats_of_pairs(uses)
     block = max(1, BLOCK_FLOATS // max(1, floats))
     parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for start in range(0, n, block):
         here = [one.rows(slice(start, start + block)) for one in uses]
-        if "full" in wanted or ("norm" in wanted and (len(here) > 1 or here[0].prefers_full())):
+        if builds:
             # The gradient is built anyway, so everything else is read off it.
             here = [Direct(_sum([one.full() for one in here]).reshape(-1, *shape))]
         for name in wanted:
             parts[name].append(_read(here, name, reference, projections))
     return {name: torch.cat(part) for name, part in parts.items()}
+
+
+def _prefers_full(uses: list[Factors], inner: bool) -> bool:
+    return uses[0].prefers_full(inner) if len(uses) == 1 else not prefers_pairs(uses)
 
 
 def _read(
@@ -57,7 +65,8 @@ def _read(
     if name == "full":
         return uses[0].full()
     if name == "norm":
-        return uses[0].square().sqrt().unsqueeze(1)
+        square = uses[0].square() if len(uses) == 1 else summed_square(uses)
+        return square.sqrt().unsqueeze(1)
     if name == "inner":
         assert reference is not None
         return _sum([one.inner(reference) for one in uses]).unsqueeze(1)

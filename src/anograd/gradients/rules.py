@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 Projection = Tensor | None  # None is the identity
+PASSES = 16  # what it costs to write a gradient and to read it twice, in multiplications an entry; measured
 
 
 class Factors(Protocol):
@@ -33,8 +35,8 @@ class Factors(Protocol):
     def sketch(self, p: Projection, q: Projection) -> Tensor:
         """Return the flattened P G Q', (n, p * q)."""
 
-    def prefers_full(self) -> bool:
-        """Tell whether building the gradient is the cheapest way to its length."""
+    def prefers_full(self, inner: bool = False) -> bool:
+        """Tell whether building the gradient is the cheapest way to its length, or to that and `inner`."""
 
     def floats_a_row(self) -> int:
         """Return the most floats that a reduction other than `full` holds for a row."""
@@ -54,6 +56,9 @@ class Columns(Protocol):
 
     def forward(self, weight: Tensor, rows: int) -> Tensor:
         """Return the layer's own forward with a weight of `rows` rows a group, (n, k, rows, t)."""
+
+    def inner(self, left: Tensor, weight: Tensor) -> Tensor:
+        """Return the inner products of the sum of left_t right_t' with a weight, (n,)."""
 
     def width(self) -> int:
         """Return c."""
@@ -77,15 +82,18 @@ class Outer:
         # bmm on three axes: matmul on four takes a fifth longer.
         return torch.bmm(self.left.flatten(0, 1), right.transpose(1, 2)).reshape(len(self.left), -1)
 
-    def prefers_full(self) -> bool:
+    def prefers_full(self, inner: bool = False) -> bool:
         _, _, r, t = self.left.shape
         c = self.right.width()
         # Multiplications a row: t * t * (r + c) for the two Gram matrices, t * r * c for the gradient.
-        return t * (r + c) > r * c
+        if t * (r + c) > r * c:
+            return True
+        # The inner product alone takes t * r * c too: what is left is to write the gradient and read it.
+        return inner and t * t * (r + c) > PASSES * r * c
 
     def floats_a_row(self) -> int:
         _, k, r, t = self.left.shape
-        square = r * self.right.width() if self.prefers_full() else 2 * t * t
+        square = r * self.right.width() if self.prefers_full(inner=True) else 2 * t * t
         return self.right.dense_floats_a_row() + k * (square + 2 * r * t)
 
     def square(self) -> Tensor:
@@ -100,8 +108,7 @@ class Outer:
         return square.reshape(len(self.left), -1).sum(1).clamp_min(0)  # rounding may leave it below zero
 
     def inner(self, reference: Tensor) -> Tensor:
-        product = self.right.forward(reference, self.left.shape[2])
-        return (product * self.left).flatten(1).sum(1)
+        return self.right.inner(self.left, reference)
 
     def sketch(self, p: Projection, q: Projection) -> Tensor:
         k, r = self.left.shape[1:3]
@@ -144,7 +151,7 @@ class Lookup:
         full.index_add_(0, (self.index + first).flatten(), self.d.flatten(0, 1))
         return full.reshape(n, -1)
 
-    def prefers_full(self) -> bool:
+    def prefers_full(self, inner: bool = False) -> bool:
         return False
 
     def floats_a_row(self) -> int:
@@ -181,7 +188,7 @@ class Direct:
     def full(self) -> Tensor:
         return self.gradient.flatten(1)
 
-    def prefers_full(self) -> bool:
+    def prefers_full(self, inner: bool = False) -> bool:
         return True
 
     def floats_a_row(self) -> int:
@@ -234,7 +241,7 @@ def rule(
     *layers : type
         Module types.
     parameter : str
-        The parameter's name in the layer, such as "weight".
+        The parameter's name in the layer, such as "weight", or a glob such as "weight_ih_l*".
     when : callable, optional
         Takes the layer; False leaves it to the fallback.
     """
@@ -250,4 +257,11 @@ def rule(
 def find_rule(layer: nn.Module, parameter: str) -> Rule | None:
     """Return the rule for one parameter of a layer, or None where there is none."""
     entry = _RULES.get((type(layer), parameter))
+    if entry is None:
+        globs = (
+            one
+            for (kind, glob), one in _RULES.items()
+            if kind is type(layer) and fnmatchcase(parameter, glob)
+        )
+        entry = next(globs, None)
     return entry.rule if entry is not None and entry.when(layer) else None

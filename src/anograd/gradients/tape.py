@@ -1,15 +1,17 @@
 """One forward and one backward pass that note each chosen layer's input and the loss gradient at its output.
 
-The module runs with stand-ins for its parameters, of which only the chosen ones ask for a
-gradient. So frozen parameters work, layers before the first chosen one keep no graph, and the
-module's own parameters, flags and ``.grad`` are never written.
+Where a layer is several products, each of them is noted (`anograd.gradients.expanded`). The module runs with
+stand-ins for its parameters, of which only the chosen ones ask for a gradient. So frozen parameters work,
+layers before the first chosen one keep no graph, and the module's own parameters, flags and ``.grad`` are
+never written.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
+from anograd.gradients.expanded import expandable, expanding
 from anograd.losses import check_rows
 from anograd.target import Target, evaluating
 
@@ -27,9 +30,10 @@ _FORWARD = threading.RLock()
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer: who, its input, and where the loss gradient at its output is found."""
+    """One product: which layer and part of it, its input, and where the gradient at its output is found."""
 
     layer: str
+    part: str  # "" where the layer is one product
     a: Tensor
     output: GradientEdge
     shape: torch.Size
@@ -43,6 +47,7 @@ class Tape:
     loss: Tensor  # (n,), with graph
     calls: tuple[Call, ...]
     stand_ins: dict[str, Tensor]
+    refused: dict[str, str]  # layers that were not expanded, and why
 
     def gradients(self) -> list[Tensor]:
         """Return d, the gradient of each row's loss at the output of each call; uses the graph up."""
@@ -57,7 +62,13 @@ class Tape:
         ]
 
 
-def record(target: Target, x: Tensor, layers: Sequence[str], parameters: Sequence[str]) -> Tape:
+def record(
+    target: Target,
+    x: Tensor,
+    layers: Sequence[str],
+    parameters: Sequence[str],
+    autocast: torch.dtype | None = None,
+) -> Tape:
     """Return the tape of one forward pass over a batch.
 
     Parameters
@@ -68,35 +79,78 @@ def record(target: Target, x: Tensor, layers: Sequence[str], parameters: Sequenc
         Module names whose calls are noted.
     parameters : sequence of str
         Parameter names that take part in the graph.
+    autocast : torch.dtype, optional
+        What products are computed in.
     """
     stand_ins = {
         name: p.detach().requires_grad_(name in parameters) for name, p in target.module.named_parameters()
     }
+    wanted = set(layers)
     calls: list[Call] = []
 
-    def note(name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
-            if not output.requires_grad:  # the network called it under no_grad, so nothing comes back
-                return
-            a = args[0] if args else next(iter(named.values()))
+    def note(name: str, part: str, a: Tensor, output: Tensor) -> None:
+        # Called under no_grad, nothing comes back.
+        if name in wanted and output.requires_grad and torch.is_grad_enabled():
             # The edge, not the tensor: an in-place activation after the layer would rebind the tensor.
             edge = get_gradient_edge(output)
-            calls.append(Call(name, a.detach(), edge, output.shape, output.dtype))
+            calls.append(Call(name, part, a.detach(), edge, output.shape, output.dtype))
+
+    def hook_of(name: str) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+            note(name, "", args[0] if args else next(iter(named.values())), output)
 
         return hook
 
-    with _FORWARD, evaluating(target.module), torch.enable_grad():
+    with forward_pass(target), torch.enable_grad(), expanding(target.module, wanted, note) as refused:
         hooks = [
-            target.module.get_submodule(name).register_forward_hook(note(name), with_kwargs=True)
+            layer.register_forward_hook(hook_of(name), with_kwargs=True)
             for name in layers
+            if not expandable(layer := target.module.get_submodule(name))
         ]
         try:
-            output = functional_call(target.module, stand_ins, (x,))
+            loss = losses(target, stand_ins, x, autocast)
         finally:
             for hook in hooks:
                 hook.remove()
-        loss = check_rows(target.loss(output, x), len(x))
-    return Tape(loss, tuple(calls), {name: stand_ins[name] for name in parameters})
+    loss = check_rows(loss, len(x))
+    return Tape(loss, tuple(calls), {name: stand_ins[name] for name in parameters}, refused)
+
+
+@contextmanager
+def forward_pass(target: Target) -> Iterator[None]:
+    """Let one thread at a time run the network in evaluation mode, through the ordinary kernels.
+
+    The fused ones of `nn.TransformerEncoder` set padded positions to zero, and are taken only where no
+    gradient is asked for: a row's loss would depend on which parameters were chosen.
+    """
+    with _FORWARD, evaluating(target.module):
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def losses(
+    target: Target, parameters: Mapping[str, Tensor], x: Tensor, autocast: torch.dtype | None
+) -> Tensor:
+    """Return the loss of each row with these parameters in place of the network's own."""
+    # Without a cache each use of a weight is seen as one.
+    lower = torch.autocast(x.device.type, autocast, cache_enabled=False) if autocast else nullcontext()
+    with lower:
+        output = functional_call(target.module, dict(parameters), (x,))
+    return target.loss(_in_float32(output) if autocast else output, x)
+
+
+def _in_float32(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() else output
+    if isinstance(output, dict):
+        return {name: _in_float32(one) for name, one in output.items()}
+    if type(output) in (tuple, list):
+        return type(output)(_in_float32(one) for one in output)
+    return output
 
 
 def count_uses(tape: Tape) -> Counter[str]:
