@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from anograd.gradients.rules import Direct, Factors, Lookup, Outer, rule
 
@@ -18,6 +20,8 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 NARROW = 8  # windows along the last axis; measured on a CPU
 Convolve = Callable[..., Tensor]
 CONVOLVE: dict[int, Convolve] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+KERNEL_GRADIENT: dict[int, Convolve] = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
+AT_ONCE = 16  # rows in a convolution of their own groups; with more of them its kernels lose their speed
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class LinearColumns:
 
     def dense(self) -> Tensor:
         return self.a.transpose(1, 2).unsqueeze(1)
+
+    def outer(self, left: Tensor) -> Tensor:
+        # bmm on three axes: matmul on four takes a fifth longer.
+        return torch.bmm(left.squeeze(1), self.a).flatten(1)
 
     def forward(self, weight: Tensor, rows: int) -> Tensor:
         return F.linear(self.a, weight).transpose(1, 2).unsqueeze(1)
@@ -84,16 +92,30 @@ class ConvolutionColumns:
         order = [0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes)]
         return windows.permute(order).reshape(len(self.a), self.groups, self.width(), -1)
 
-    def _unfold_narrow(self) -> Tensor:
-        """Return the same by torch's own kernel, which is faster on narrow grids and slower on wide ones."""
-        windows = F.unfold(self.a, self.kernel, self.dilation, self.padding, self.stride)
-        grid = [
+    def outer(self, left: Tensor) -> Tensor:
+        if self._grid() != self.positions:  # some windows do not count, which no convolution can say
+            return torch.bmm(left.flatten(0, 1), self.dense().flatten(0, 1).transpose(1, 2)).reshape(
+                len(left), -1
+            )
+        parts = [
+            _kernel_gradients(self.rows(slice(i, i + AT_ONCE)), left[i : i + AT_ONCE])
+            for i in range(0, len(left), AT_ONCE)
+        ]
+        return torch.cat(parts)
+
+    def _grid(self) -> tuple[int, ...]:
+        """Return how many windows there are along each axis."""
+        return tuple(
             (size + 2 * pad - spread * (kernel - 1) - 1) // step + 1
             for size, pad, spread, kernel, step in zip(
                 self.a.shape[2:], self.padding, self.dilation, self.kernel, self.stride, strict=True
             )
-        ]
-        kept = self._keep(windows.reshape(*windows.shape[:2], *grid))
+        )
+
+    def _unfold_narrow(self) -> Tensor:
+        """Return the same by torch's own kernel, which is faster on narrow grids and slower on wide ones."""
+        windows = F.unfold(self.a, self.kernel, self.dilation, self.padding, self.stride)
+        kept = self._keep(windows.reshape(*windows.shape[:2], *self._grid()))
         return kept.reshape(len(self.a), self.groups, self.width(), -1)
 
     def forward(self, weight: Tensor, rows: int) -> Tensor:
@@ -113,6 +135,21 @@ class ConvolutionColumns:
 
     def rows(self, block: slice) -> ConvolutionColumns:
         return replace(self, a=self.a[block])
+
+
+def _kernel_gradients(columns: ConvolutionColumns, left: Tensor) -> Tensor:
+    """Return the kernel's gradients of some rows, (n, g): one convolution in which each row is its own group.
+
+    Two to three times faster on a CPU than to unfold the input and multiply.
+    """
+    n, a = len(left), columns.a
+    inputs = a.reshape(1, n * a.shape[1], *a.shape[2:])
+    outputs = left.reshape(1, -1, *columns.positions)
+    size = (outputs.shape[1], a.shape[1] // columns.groups, *columns.kernel)
+    gradient = KERNEL_GRADIENT[len(columns.kernel)](
+        inputs, size, outputs, columns.stride, columns.padding, columns.dilation, n * columns.groups
+    )
+    return gradient.reshape(n, -1)
 
 
 @rule(nn.Linear, parameter="weight")

@@ -54,6 +54,9 @@ class Columns(Protocol):
     def dense(self) -> Tensor:
         """Return the columns, (n, k, c, t)."""
 
+    def outer(self, left: Tensor) -> Tensor:
+        """Return the sum over positions of left_t right_t', (n, g), for a left factor (n, k, r, t)."""
+
     def forward(self, weight: Tensor, rows: int) -> Tensor:
         """Return the layer's own forward with a weight of `rows` rows a group, (n, k, rows, t)."""
 
@@ -78,9 +81,7 @@ class Outer:
     right: Columns
 
     def full(self) -> Tensor:
-        right = self.right.dense().flatten(0, 1)
-        # bmm on three axes: matmul on four takes a fifth longer.
-        return torch.bmm(self.left.flatten(0, 1), right.transpose(1, 2)).reshape(len(self.left), -1)
+        return self.right.outer(self.left)
 
     def prefers_full(self, inner: bool = False) -> bool:
         _, _, r, t = self.left.shape
