@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tables_r2ad2
+import tables_score_test
 from gradcon_images import AUTHORS
 from table_parts import Line, latest, markdown, origin, spread
 
@@ -94,6 +95,7 @@ TABLES = {
     "training": training,
     "false-alarms": false_alarms,
     **tables_r2ad2.TABLES,
+    **tables_score_test.TABLES,
 }
 
 
