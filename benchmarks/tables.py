@@ -14,6 +14,7 @@ from typing import Any
 
 import tables_gradient
 import tables_r2ad2
+import tables_score_test
 from gradcon_images import AUTHORS
 from table_parts import Line, latest, markdown, origin, spread
 
@@ -96,6 +97,7 @@ TABLES = {
     "false-alarms": false_alarms,
     **tables_r2ad2.TABLES,
     **tables_gradient.TABLES,
+    **tables_score_test.TABLES,
 }
 
 

@@ -6,6 +6,7 @@ what gradients had added.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,7 @@ def read_gradients(
     x: Tensor,
     kind: str,
     *,
+    unit: bool = False,
     references: References = (),
     sketch: Sketch = ALIKE,
     memory: str | int = "1GiB",
@@ -84,6 +86,9 @@ def read_gradients(
     kind : {"norm", "cosine", "sketch", "full"}
         Length of each parameter's gradient, (n, l); its cosine with each reference's, (n, l) a reference;
         a random projection; or the gradient itself.
+    unit : bool, default False
+        For "sketch" and "full": divide each parameter's gradient by its length, so that only where it
+        points is left.
     references : sequence of mappings of str to torch.Tensor
         For "cosine": tensors of the parameters' shapes by name.
     sketch : Sketch, optional
@@ -99,9 +104,17 @@ def read_gradients(
     torch.Size([5, 2])
     """
     if kind != "cosine":
-        found = per_sample(target, x, ("loss", kind), sketch=sketch, memory=memory)
+        unit = unit and kind in ("sketch", "full")
+        wanted = ("loss", kind, "norm") if unit else ("loss", kind)
+        found = per_sample(target, x, wanted, sketch=sketch, memory=memory)
         values = getattr(found, kind)
         assert found.loss is not None
+        if unit:
+            assert found.norm is not None
+            shapes = [p.shape for p in target.parameters().values()]
+            sizes = [s.numel() if kind == "full" else math.prod(sketch.sides(s)) for s in shapes]
+            for block, length in zip(values.split(sizes, dim=1), found.norm.unbind(1), strict=True):
+                block /= length.clamp_min(COSINE_FLOOR).unsqueeze(1)
         return Features(found.loss, values)
     columns = []
     for reference in references:
@@ -116,6 +129,7 @@ def read_activations(
     x: Tensor,
     kind: str,
     *,
+    unit: bool = False,
     references: References = (),
     sketch: Sketch = ALIKE,
     memory: str | int = "1GiB",
@@ -124,7 +138,7 @@ def read_activations(
 
     Parameters
     ----------
-    target, x, kind, sketch, memory
+    target, x, kind, unit, sketch, memory
         As in `read_gradients`; each layer's input, flattened, takes the place of its gradient.
     references : sequence of mappings of str to torch.Tensor
         For "cosine": flattened inputs by name, such as `mean_activation` gives.
@@ -140,6 +154,8 @@ def read_activations(
                 columns.append(((value * other).sum(1) / lengths).unsqueeze(1))
         return Features(loss, torch.cat(columns, dim=1))
     for name, value in found.items():
+        if unit and kind in ("sketch", "full"):
+            value = value / value.norm(dim=1, keepdim=True).clamp_min(COSINE_FLOOR)
         if kind == "norm":
             value = value.norm(dim=1, keepdim=True)
         elif kind == "sketch" and (p := sketch.projections(name, value[0])[0]) is not None:

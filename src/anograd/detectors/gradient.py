@@ -87,6 +87,7 @@ class PostHocDetector(NetworkDetector):
     """
 
     representation: str  # "norm", "cosine", "sketch" or "full"
+    unit: bool = False  # whether each parameter's gradient is divided by its length
     size: int = 32  # numbers kept of each parameter's gradient, where it is sketched
     twin: ClassVar[str] = "the same score of the same layers' inputs"
     needs_anomalies: ClassVar[bool] = False  # whether noise stands in for anomalies where none is known
@@ -190,15 +191,16 @@ class PostHocDetector(NetworkDetector):
     def _read(self, rows: Tensor) -> Features:
         rows = self._precise(rows)
         return read_gradients(
-            self.target_, rows, self.representation, references=self.references_, sketch=self.sketch_,
-            memory=self.memory,
+            self.target_, rows, self.representation, unit=self.unit, references=self.references_,
+            sketch=self.sketch_, memory=self.memory,
         )  # fmt: skip
 
     def _shown(self, rows: Tensor) -> Features:
         rows = self._precise(rows)
         return read_activations(
-            self.target_, rows, self.representation, references=self.twin_references_, sketch=self.sketch_
-        )
+            self.target_, rows, self.representation, unit=self.unit, references=self.twin_references_,
+            sketch=self.sketch_,
+        )  # fmt: skip
 
     def _precise(self, rows: Tensor) -> Tensor:
         return rows.to(self.dtype_) if rows.is_floating_point() else rows

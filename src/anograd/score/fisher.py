@@ -13,11 +13,11 @@ TINY = 1e-30
 
 
 class ScoreTest(nn.Module):
-    """g' (F + ridge)^-1 g, joined by Fisher's method with how untypical the loss is; high = anomalous.
+    """(g - m)' (F + ridge)^-1 (g - m), joined by Fisher's method with the loss; high = anomalous.
 
-    F, the Fisher information, is the second moment of normal rows' gradients: its diagonal, or all of it
-    where gradients are projected to few numbers. The two statistics become surprises (1 - log of a smooth
-    p value) by normal rows that F was not fitted to, and the surprises are added.
+    m and F, the Fisher information, are mean and covariance of normal rows' gradients: of F its diagonal,
+    or all of it where gradients are projected to few numbers. Statistic and loss become surprises (1 - log
+    of a smooth p value) by normal rows that F was not fitted to, and the surprises are added.
 
     Parameters
     ----------
@@ -25,11 +25,15 @@ class ScoreTest(nn.Module):
         Gradient entries k.
     projected : bool, default False
         Take all of F instead of its diagonal.
-    ridge : float, default 0.1
+    ridge : float, default 1e-3
         In units of the mean diagonal entry of F.
+    typicality : bool, default False
+        Whether a loss far below its mean counts like one as far above it.
 
     Attributes
     ----------
+    mean : torch.Tensor, (k,)
+        m.
     directions : torch.Tensor, (k, r)
         Eigenvectors of F, orthonormal; (0, 0) for the diagonal.
     precision : torch.Tensor, (r,) or (k,)
@@ -45,14 +49,18 @@ class ScoreTest(nn.Module):
     AISTATS 2022, arXiv:2203.01097.
     """
 
+    mean: Tensor
     directions: Tensor
     precision: Tensor
     rest: Tensor
     typical: Tensor
 
-    def __init__(self, features: int, *, projected: bool = False, ridge: float = 0.1) -> None:
+    def __init__(
+        self, features: int, *, projected: bool = False, ridge: float = 1e-3, typicality: bool = False
+    ) -> None:
         super().__init__()
-        self.projected, self.ridge = projected, ridge
+        self.projected, self.ridge, self.typicality = projected, ridge, typicality
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
         self.register_buffer("directions", torch.zeros(0, 0, dtype=torch.float64))
         self.register_buffer("precision", torch.ones(features, dtype=torch.float64))
         self.register_buffer("rest", torch.ones((), dtype=torch.float64))
@@ -60,40 +68,53 @@ class ScoreTest(nn.Module):
         self.of_gradient, self.of_loss = Surprise(), Surprise()
 
     def fit(self, samples: Samples) -> None:
-        """Learn F from rows of the network's training, and both scales from rows held out from it."""
+        """Learn m and F from rows of the network's training, and both scales from rows held out from it."""
         if self.projected:
             self._fit_directions(samples)
         else:
-            count, squares = 0, torch.zeros_like(self.precision)
-            for piece in samples.train():
-                count += len(piece.values)
-                squares += piece.values.double().square().sum(0)
-            information = squares / count
-            self.precision = 1 / (information + self.ridge * information.mean() + TINY)
+            self._fit_diagonal(samples)
         held = [(self.statistic(piece.values), piece.loss.double()) for piece in samples.held()]
         statistics, losses = (torch.cat(parts) for parts in zip(*held, strict=True))
         self.typical = losses.mean()
         self.of_gradient.fit(statistics)
-        self.of_loss.fit((losses - self.typical).abs())
+        self.of_loss.fit(self._oddity(losses))
+
+    def _fit_diagonal(self, samples: Samples) -> None:
+        count, total, squares = 0, torch.zeros_like(self.mean), torch.zeros_like(self.mean)
+        shift = total
+        for piece in samples.train():
+            if not count:  # sums of squares far from zero would lose digits
+                shift = piece.values.mean(0, dtype=torch.float64)
+            values = piece.values - shift  # in double precision
+            count += len(values)
+            total += values.sum(0)
+            squares += values.square_().sum(0)
+        mean = total / count
+        information = (squares / count - mean.square()).clamp_min(0)
+        self.mean = shift + mean
+        self.precision = 1 / (information + self.ridge * information.mean() + TINY)
 
     def _fit_directions(self, samples: Samples) -> None:
-        features = len(self.precision)
+        features = len(self.mean)
         pieces = (piece.values.double() for piece in samples.train())
-        information, axes, _ = spectrum(pieces, features, self.precision.device, centred=False)
+        information, axes, self.mean = spectrum(pieces, features, self.precision.device)
         ridge = self.ridge * information.sum() / features + TINY
         self.directions, self.precision, self.rest = axes, 1 / (information + ridge), 1 / ridge
 
     def statistic(self, values: Tensor) -> Tensor:
-        """Return g' (F + ridge)^-1 g / k, (n,) float64, high = anomalous, of gradients (n, k)."""
-        g = values.double()
+        """Return (g - m)' (F + ridge)^-1 (g - m) / k, (n,) float64, high = anomalous, of gradients (n, k)."""
+        g = values - self.mean  # in double precision
         if not self.projected:
-            return (g.square() * self.precision).mean(1)
+            return g.square_().mul_(self.precision).mean(1)
         along = (g @ self.directions).square()
         outside = (g.square().sum(1) - along.sum(1)).clamp_min(0)
         return ((along * self.precision).sum(1) + outside * self.rest) / g.shape[1]
 
+    def _oddity(self, loss: Tensor) -> Tensor:
+        return (loss.double() - self.typical).abs() if self.typicality else loss.double()
+
     def forward(self, features: Features) -> Tensor:
         """Return the scores, (n,) float64, of losses and gradients (n, k)."""
-        untypical = (features.loss.double() - self.typical).abs()
-        surprise: Tensor = self.of_gradient(self.statistic(features.values)) + self.of_loss(untypical)
+        of_gradient = self.of_gradient(self.statistic(features.values))
+        surprise: Tensor = of_gradient + self.of_loss(self._oddity(features.loss))
         return surprise
