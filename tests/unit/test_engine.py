@@ -228,3 +228,26 @@ def test_integers_and_half_precision() -> None:
     exact = per_sample(Target.adopt(mlp()), X, ("loss", "norm"))
     torch.testing.assert_close(found.loss.float(), exact.loss, rtol=0.03, atol=0.03)
     torch.testing.assert_close(found.norm.float(), exact.norm, rtol=0.05, atol=0.03)
+
+
+def test_a_reduction_of_ones_own_sees_every_gradient_once() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2), nn.Linear(2, 36))
+    target = Target.adopt(net, loss=lambda output, x: (output - x.flatten(1)).square().mean(1))
+    x = torch.rand(40, 1, 6, 6)
+    seen: dict[str, int] = {}
+
+    def longest_entry(name: str, gradients: Tensor) -> Tensor:
+        assert gradients.shape[1:] == target.parameters()[name].shape
+        seen[name] = seen.get(name, 0) + len(gradients)
+        flat = gradients.flatten(1)
+        return torch.stack([flat.abs().amax(1), flat.sum(1)], dim=1)
+
+    found = per_sample(target, x, ("fold", "full"), fold=longest_entry, memory="100KiB")
+    sizes = [p.numel() for p in target.parameters().values()]
+    parts = found.full.split(sizes, dim=1)
+    expected = torch.cat([torch.stack([g.abs().amax(1), g.sum(1)], dim=1) for g in parts], dim=1)
+    torch.testing.assert_close(found.fold, expected)
+    assert seen == dict.fromkeys(target.layers, 40)
+    with pytest.raises(ValueError, match="'fold' is wanted without one: pass fold="):
+        per_sample(target, x, ("fold",))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, ClassVar, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from anograd.detectors import checks
 from anograd.detectors.gradient import PostHocDetector
 from anograd.detectors.network import DECODER
 from anograd.detectors.paper import Paper
 from anograd.detectors.rows import Missing
+from anograd.gradients import per_sample
 from anograd.score import ScoreTest
 from anograd.target import Target
 from anograd.train import Observer
@@ -81,7 +84,7 @@ class GradScoreTest(PostHocDetector):
             "an autoencoder's reconstruction error in place of a negative log likelihood",
         ),
         limits=(
-            "the diagonal builds each row's whole gradient: for millions of weights take fisher='projected'",
+            "the diagonal reads each row's whole gradient: for millions of weights take fisher='projected'",
             "known anomalies are left out of training, not learned from",
         ),
     )
@@ -143,6 +146,24 @@ class GradScoreTest(PostHocDetector):
         checks.one_of(self, "fisher", ("diagonal", "projected"))
         checks.count(self, "size")
         checks.above_zero(self, "ridge", "0.001 suits most")
+
+    def _score_batch(self, rows: Tensor) -> Tensor:
+        score = self.score_
+        if self.fisher == "projected" or not isinstance(score, ScoreTest):
+            return super()._score_batch(rows)
+        # Gradients are compared block by block: all of them, in all entries, are never held at once.
+        sizes = [p.numel() for p in self.target_.parameters().values()]
+        starts = dict(zip(self.target_.layers, accumulate(sizes, initial=0), strict=False))
+
+        def fold(name: str, gradients: Tensor) -> Tensor:
+            entries = slice(starts[name], starts[name] + gradients[0].numel())
+            return score.part(gradients, entries, self.direction)
+
+        found = per_sample(self.target_, self._precise(rows), ("loss", "fold"), fold=fold, memory=self.memory)
+        assert found.loss is not None
+        assert found.fold is not None
+        with torch.no_grad():
+            return score.join(found.fold.double().sum(1), found.loss)
 
     def _score(self, columns: int) -> nn.Module:
         return ScoreTest(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from anograd.gradients.sketch import Sketch
 from anograd.gradients.tape import record
 from anograd.target import Target
 
-QUANTITIES = ("loss", "norm", "inner", "full", "sketch")
+QUANTITIES = ("loss", "norm", "inner", "full", "sketch", "fold")
+Fold = Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class PerSample:
         The gradients, parameters flattened and joined in order.
     sketch : torch.Tensor, (n, k)
         The sketches, joined in order.
+    fold : torch.Tensor, (n, j)
+        What the caller's own reduction gave, parameter after parameter.
     layers : tuple of str
         The chosen parameters, in the order of the columns.
     """
@@ -44,6 +48,7 @@ class PerSample:
     inner: Tensor | None
     full: Tensor | None
     sketch: Tensor | None
+    fold: Tensor | None
     layers: tuple[str, ...]
 
 
@@ -54,6 +59,7 @@ def per_sample(
     *,
     reference: Mapping[str, Tensor] | None = None,
     sketch: Sketch = Sketch(),
+    fold: Fold | None = None,
     memory: str | int = "1GiB",
     autocast: torch.dtype | None = None,
 ) -> PerSample:
@@ -70,11 +76,14 @@ def per_sample(
     x : torch.Tensor, (n, ...)
         Rows first; on the network's device.
     want : collection of str, default ("loss", "norm")
-        Any of "loss", "norm", "inner", "full", "sketch".
+        Any of "loss", "norm", "inner", "full", "sketch", "fold".
     reference : mapping of str to torch.Tensor, optional
         For "inner": a tensor of the parameter's shape for each chosen parameter's name.
     sketch : Sketch, optional
         For "sketch": size a parameter, and seed.
+    fold : callable, optional
+        For "fold", a reduction of your own: ``(parameter name, gradients (b, *shape)) -> (b, columns)``,
+        called with a block of rows at a time, so that gradients need not be stored.
     memory : str or int, default "1GiB"
         Bounds how many rows are worked on at once, as bytes or a text such as "512MiB". What is
         returned, ``full`` above all, comes on top.
@@ -107,6 +116,10 @@ def per_sample(
     wanted = _check_wanted(want)
     _check_autocast(autocast)
     references = _check_reference(target, reference) if "inner" in wanted else {}
+    if "fold" in wanted and fold is None:
+        raise ValueError(
+            "'fold' is wanted without one: pass fold=, (name, gradients (b, *shape)) -> (b, columns)"
+        )
     if autocast:
         references = {name: _float32(one) for name, one in references.items()}
     if x.ndim == 0 or len(x) == 0:
@@ -115,7 +128,7 @@ def per_sample(
         )
     planned = plan(target, x, autocast=autocast)
     chunks = [
-        _one_chunk(target, planned, rows, wanted, references, sketch)
+        _one_chunk(target, planned, rows, wanted, references, sketch, fold)
         for rows in torch.split(x, planned.chunk(memory))
     ]
     joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
@@ -170,6 +183,7 @@ def _one_chunk(
     wanted: tuple[str, ...],
     references: dict[str, Tensor],
     sketch: Sketch,
+    fold: Fold | None,
 ) -> dict[str, Tensor]:
     loss, factors = _factors(target, planned, x, anything=set(wanted) != {"loss"})
     columns: dict[str, list[Tensor]] = {name: [] for name in wanted if name != "loss"}
@@ -177,7 +191,10 @@ def _one_chunk(
         for name, parameter in target.parameters().items():
             like = _float32(parameter) if planned.autocast else parameter
             projections = sketch.projections(name, like) if "sketch" in wanted else None
-            reduced = reduce(factors.pop(name), parameter.shape, columns, references.get(name), projections)
+            own = None if fold is None else partial(fold, name)
+            reduced = reduce(
+                factors.pop(name), parameter.shape, columns, references.get(name), projections, own
+            )
             for quantity, column in reduced.items():
                 columns[quantity].append(column)
     found = {name: torch.cat(column, dim=1) for name, column in columns.items()}

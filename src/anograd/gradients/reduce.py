@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ def reduce(
     wanted: Collection[str],
     reference: Tensor | None,
     projections: tuple[Projection, Projection] | None,
+    fold: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return the wanted quantities of one parameter, each (n, columns).
 
@@ -29,15 +31,19 @@ def reduce(
     shape : torch.Size
         The parameter's.
     wanted : collection of str
-        Any of "norm", "inner", "full", "sketch".
+        Any of "norm", "inner", "full", "sketch", "fold".
     reference : torch.Tensor or None
         For "inner".
     projections : pair or None
         For "sketch".
+    fold : callable, optional
+        For "fold": gradients (b, *shape) -> (b, columns).
     """
     n = len(uses[0])
     floats = sum(one.floats_a_row() for one in uses)
-    builds = "full" in wanted or ("norm" in wanted and _prefers_full(uses, "inner" in wanted))
+    builds = not {"full", "fold"}.isdisjoint(wanted) or (
+        "norm" in wanted and _prefers_full(uses, "inner" in wanted)
+    )
     if len(uses) > 1:
         floats += shape.numel() if builds else floats_of_pairs(uses)
     block = max(1, BLOCK_FLOATS // max(1, floats))
@@ -48,7 +54,7 @@ def reduce(
             # The gradient is built anyway, so everything else is read off it.
             here = [Direct(_sum([one.full() for one in here]).reshape(-1, *shape))]
         for name in wanted:
-            parts[name].append(_read(here, name, reference, projections))
+            parts[name].append(_read(here, name, reference, projections, fold))
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
@@ -61,6 +67,7 @@ def _read(
     name: str,
     reference: Tensor | None,
     projections: tuple[Projection, Projection] | None,
+    fold: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
     if name == "full":
         return uses[0].full()
@@ -70,6 +77,9 @@ def _read(
     if name == "inner":
         assert reference is not None
         return _sum([one.inner(reference) for one in uses]).unsqueeze(1)
+    if name == "fold":
+        assert fold is not None
+        return fold(cast(Direct, uses[0]).gradient)
     assert projections is not None
     return _sum([one.sketch(*projections) for one in uses])
 

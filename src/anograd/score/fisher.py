@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from anograd.alarm.fusion import Surprise
+from anograd.constraint import COSINE_FLOOR
 from anograd.features import Features, Samples
 from anograd.spectrum import spectrum
 
@@ -110,11 +111,33 @@ class ScoreTest(nn.Module):
         outside = (g.square().sum(1) - along.sum(1)).clamp_min(0)
         return ((along * self.precision).sum(1) + outside * self.rest) / g.shape[1]
 
+    def part(self, gradients: Tensor, entries: slice, unit: bool) -> Tensor:
+        """Return what some entries contribute to the statistic with the diagonal, (b, 1).
+
+        Parameters
+        ----------
+        gradients : torch.Tensor, (b, ...)
+            Of one parameter.
+        entries : slice
+            Its place among all.
+        unit : bool
+            Whether it is divided by its length first.
+        """
+        g = gradients.flatten(1)
+        if unit:
+            g = g / g.norm(dim=1, keepdim=True).clamp_min(COSINE_FLOOR)
+        mean, precision = (one[entries].to(g) for one in (self.mean, self.precision))
+        distance = (g - mean).square_().mul_(precision)
+        return distance.sum(1, keepdim=True) / len(self.mean)
+
     def _oddity(self, loss: Tensor) -> Tensor:
         return (loss.double() - self.typical).abs() if self.typicality else loss.double()
 
     def forward(self, features: Features) -> Tensor:
         """Return the scores, (n,) float64, of losses and gradients (n, k)."""
-        of_gradient = self.of_gradient(self.statistic(features.values))
-        surprise: Tensor = of_gradient + self.of_loss(self._oddity(features.loss))
+        return self.join(self.statistic(features.values), features.loss)
+
+    def join(self, statistic: Tensor, loss: Tensor) -> Tensor:
+        """Return the scores, (n,) float64, of statistics (n,) and losses (n,)."""
+        surprise: Tensor = self.of_gradient(statistic) + self.of_loss(self._oddity(loss))
         return surprise
