@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -81,11 +82,12 @@ def _sizes(lines: Sequence[Line], transfer: bool) -> str:
     if fewer:
         rows = _range([line["rows_trained_on"] for line in fewer])
         text += f" The published method learns from {rows} of these rows."
-    if published:
-        epochs, batch = ({line[field] for line in published} for field in ("epochs", "batch"))
+    for method in dict.fromkeys(line["method"] for line in published):
+        line = next(line for line in published if line["method"] == method)
+        steps = line["epochs"] * math.ceil(line["rows_trained_on"] / line["batch"])
         text += (
-            f" Its alarm network: {', '.join(map(str, sorted(epochs)))} epochs with batches of "
-            f"{', '.join(map(str, sorted(batch)))}."
+            f" {METHODS[method].capitalize()}: {line['epochs']} epochs of the alarm network in batches of "
+            f"{line['batch']}, which is {steps:,} steps."
         )
     return text
 
