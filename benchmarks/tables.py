@@ -19,7 +19,7 @@ from gradcon_images import AUTHORS
 from table_parts import Line, latest, markdown, origin, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "detectors.md")
 
 
 def images() -> str:

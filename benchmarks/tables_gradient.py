@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from scipy.stats import wilcoxon
 
 import detector_costs
+import engine_kinds
 import gradient_scores
 from anograd.detectors import DETECTORS, Detector
 from table_parts import Line, latest, markdown, origin
@@ -132,4 +133,38 @@ def _targets(kind: type[Detector]) -> str:
     return ", ".join(own) + ("; any network, adopted" if hasattr(kind, "kinds") else "")
 
 
-TABLES = {"gradient-twins": twins, "detectors": cards}
+def kinds() -> str:
+    """Cost of norm, inner product and sketch of all gradients, over kinds of networks."""
+    lines = latest(engine_kinds.NAME, ("kind", "way"))
+    if not lines:
+        return "Not measured yet."
+    ways = [way for way in dict.fromkeys(line["way"] for line in lines) if way != "forward + backward"]
+    rows = []
+    for kind in dict.fromkeys(line["kind"] for line in lines):
+        by_way = {line["way"]: line for line in lines if line["kind"] == kind}
+        plain = by_way["forward + backward"]
+        cells = [_cost(by_way.get(way), plain) for way in ways]
+        rows.append(
+            [kind, plain["batch"], f"{plain['milliseconds']:.0f} ms, {plain['peak_mib']:.0f} MiB", *cells]
+        )
+    head = ("network", "rows at once", "one forward + backward", *ways)
+    about = (
+        "Norm, inner product and sketch of every parameter's gradient, out of one pass over the rows, one "
+        "thread; the other ways store the gradients and give norm and inner product. Times are multiples of one "
+        "forward and backward pass of the same network; memory is the peak of what is allocated on the way."
+    )
+    why = sorted({f"{line['way']}, {line['kind']}: {line['failed']}" for line in lines if line.get("failed")})
+    notes = "\n".join(f"- {one}" for one in why)
+    measured = [line for line in lines if not line.get("failed")]
+    return "\n\n".join([about, markdown(head, rows), "Failed:", notes, origin(measured)])
+
+
+def _cost(line: Line | None, plain: Line) -> str:
+    if line is None:
+        return "too large to store"
+    if line.get("failed"):
+        return "fails"
+    return f"{line['times_forward_backward']:.2f} x, {line['peak_mib']:.0f} MiB"
+
+
+TABLES = {"gradient-twins": twins, "detectors": cards, "engine-kinds": kinds}

@@ -11,7 +11,7 @@ from torch import Tensor
 from anograd.gradients.pairs import floats_of_pairs, prefers_pairs, summed_square
 from anograd.gradients.rules import Direct, Factors, Projection
 
-BLOCK_FLOATS = 2**20  # a block of rows holds about this many floats at once, and so stays in the cache
+BLOCK_FLOATS = 2**21  # a block of rows holds about this many floats at once, and so stays in the cache
 
 
 def reduce(

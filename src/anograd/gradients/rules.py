@@ -73,6 +73,11 @@ class Columns(Protocol):
         """Return the columns of a block of the rows."""
 
 
+def _square(rows: Tensor) -> Tensor:
+    """Return the squared length of each row; no squares are stored, which takes half the time."""
+    return torch.linalg.vector_norm(rows, dim=1).square()
+
+
 @dataclass(frozen=True)
 class Outer:
     """G = sum over positions of left_t right_t', for each group: Linear and every convolution."""
@@ -99,10 +104,10 @@ class Outer:
 
     def square(self) -> Tensor:
         if self.prefers_full():
-            return self.full().square().sum(1)
+            return _square(self.full())
         left, right = self.left.flatten(0, 1), self.right.dense().flatten(0, 1)
         if left.shape[2] == 1:
-            square = left.square().sum((1, 2)) * right.square().sum((1, 2))
+            square = _square(left.flatten(1)) * _square(right.flatten(1))
         else:
             gram = torch.bmm(left.transpose(1, 2), left) * torch.bmm(right.transpose(1, 2), right)
             square = gram.sum((1, 2))
@@ -196,7 +201,7 @@ class Direct:
         return self.gradient[:1].numel()
 
     def square(self) -> Tensor:
-        return self.full().square().sum(1)
+        return _square(self.full())
 
     def inner(self, reference: Tensor) -> Tensor:
         return self.full() @ reference.flatten()
