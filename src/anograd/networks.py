@@ -16,6 +16,7 @@ from torch import Tensor, nn
 KERNEL, STRIDE = 4, 2
 ENCODER_CHANNELS = (32, 32, 64, 64)
 DECODER_CHANNELS = (64, 64, 32, 32)
+DARKEST = 1e-2  # a mean that still has a gradient
 
 
 class ConvAutoencoder(nn.Module):
@@ -82,6 +83,18 @@ class ConvAutoencoder(nn.Module):
             noise = torch.randn(mean.shape)  # drawn on the CPU, where training seeds the generator
             z = mean + noise.to(mean) * (0.5 * log_variance).exp()
         return self.up(self.expand(z).view(-1, *self.latent)), mean, log_variance
+
+    @torch.no_grad()
+    def start_at(self, rows: Tensor) -> None:
+        """Let training begin at the mean of rows (n, C, H, W) in 0..1, each channel's: sets the last bias.
+
+        Drawn as usual, the network often falls into all-black output on dark images within an epoch, where
+        the sigmoid has no gradient left, and never comes out again.
+        """
+        last = self.up[-2]
+        assert isinstance(last, nn.ConvTranspose2d)
+        assert last.bias is not None
+        last.bias.copy_(rows.mean((0, 2, 3)).clamp(DARKEST, 1 - DARKEST).logit())
 
 
 class DenseAutoencoder(nn.Module):

@@ -55,6 +55,9 @@ class GradCon(NetworkDetector):
     keep : {"objective", "reconstruction", "last"}, default "objective"
         The epoch whose weights and reference count: best validation objective, best validation
         reconstruction, or the last.
+    start : {"mean", "drawn"}, default "mean"
+        Where the output of a network for images begins: at the mean of the training images, or wherever the
+        draw of its weights puts it, from where dark images often lead into all-black output for good.
     epochs : int, default 100
         At most so many passes over the training rows.
     patience : int or None, default 20
@@ -105,8 +108,9 @@ class GradCon(NetworkDetector):
     Notes
     -----
     **Differs from the paper.** `as_published` gives the published settings; the defaults stop early, hold
-    rows out for p values, and train 100 epochs at most. The published code wrote its "best" weights
-    only every fifth epoch; here every improvement is kept, weights and reference together.
+    rows out for p values, train 100 epochs at most, and let networks for images begin at the mean image. The
+    published code wrote its "best" weights only every fifth epoch; here every improvement is kept, weights
+    and reference together.
 
     References
     ----------
@@ -132,6 +136,7 @@ class GradCon(NetworkDetector):
         differences=(
             "at most 100 epochs with patience 20 instead of 1000 epochs",
             "a fifth of the normal rows is held out for p values",
+            "networks for images begin at the mean image, which keeps them from all-black output",
             "every improvement is kept; the published code saved every fifth epoch",
             "dense autoencoders for tables and image sizes other than 28 x 28 are ours",
             "the VAE's KL term is divided by the number of pixels, to match a mean reconstruction loss",
@@ -152,6 +157,7 @@ class GradCon(NetworkDetector):
         reference: str = "total",
         averaging: str = "cumulative",
         keep: str = "objective",
+        start: str = "mean",
         epochs: int = 100,
         patience: int | None = 20,
         batch_size: int = 64,
@@ -172,6 +178,7 @@ class GradCon(NetworkDetector):
         self.reference = reference
         self.averaging = averaging
         self.keep = keep
+        self.start = start
         self.epochs = epochs
         self.patience = patience
         self.batch_size = batch_size
@@ -194,8 +201,8 @@ class GradCon(NetworkDetector):
         """
         published: dict[str, Any] = {
             "alpha": 0.03, "beta": 0.12, "reference": "total", "averaging": "cumulative", "keep": "objective",
-            "epochs": 1000, "patience": None, "batch_size": 64, "learning_rate": 1e-3, "validation": 0.1,
-            "calibration": 0.0,
+            "start": "drawn", "epochs": 1000, "patience": None, "batch_size": 64, "learning_rate": 1e-3,
+            "validation": 0.1, "calibration": 0.0,
         }  # fmt: skip
         return cls(**{**published, **changes})
 
@@ -231,6 +238,7 @@ class GradCon(NetworkDetector):
         checks.one_of(self, "reference", ("total", "recon"))
         checks.one_of(self, "averaging", ("cumulative", "ema", "final"))
         checks.one_of(self, "keep", ("objective", "reconstruction", "last"))
+        checks.one_of(self, "start", ("mean", "drawn"))
         checks.count(self, "epochs")
         checks.count(self, "batch_size")
         checks.count(self, "patience", None)

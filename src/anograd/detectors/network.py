@@ -28,6 +28,7 @@ class NetworkDetector(Detector):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("auto", "cae", "vae", "dense")
+    start: str = "mean"  # where an image network's output begins: at the mean image, or as "drawn"
     read: ClassVar[str] = "*"  # which parameters' gradients are read where the network is its own
 
     target: str | Target
@@ -76,6 +77,8 @@ class NetworkDetector(Detector):
         self.network_ = describe(self.target, tuple(rows.shape[1:]), self.hidden)
         target, penalty = build(self.network_, self.read, seed)
         target.module.to(self._device())
+        if self.start == "mean" and isinstance(target.module, ConvAutoencoder):
+            target.module.start_at(rows)
         return target, penalty
 
     def _weights(self) -> dict[str, Tensor]:

@@ -75,7 +75,8 @@ class Columns(Protocol):
 
 def _square(rows: Tensor) -> Tensor:
     """Return the squared length of each row; no squares are stored, which takes half the time."""
-    return torch.linalg.vector_norm(rows, dim=1).square()
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return lengths.square()
 
 
 @dataclass(frozen=True)
