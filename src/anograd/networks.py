@@ -70,6 +70,17 @@ class ConvAutoencoder(nn.Module):
             self.mean, self.log_variance, self.expand = (nn.Linear(size, size) for _ in range(3))
         self.variational = variational
 
+    @torch.no_grad()
+    def start_at(self, brightness: Tensor) -> None:
+        """Set the last bias so that an untrained output is about as bright as images are, (C,), in 0..1.
+
+        From the middle grey of a bias near zero, mostly black images drive the sigmoid into saturation within
+        a hundred steps, and many a network then stays black for good.
+        """
+        last = self.up[-2]
+        assert isinstance(last, nn.ConvTranspose2d) and last.bias is not None
+        last.bias.copy_(torch.logit(brightness, eps=1e-3))
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Return the reconstruction (n, C, H, W); of a VAE (reconstruction, mean, log variance)."""
         code = self.down(x)

@@ -29,6 +29,7 @@ from anograd.features import (
 )
 from anograd.gradients import Sketch
 from anograd.gradients.planning import parse_memory
+from anograd.networks import ConvAutoencoder
 from anograd.spill import Rows
 from anograd.target import Target
 from anograd.train import Observer, TrainingPlan, seeded, train
@@ -220,6 +221,8 @@ class PostHocDetector(NetworkDetector):
         device = self._device()
         x, held = rows.take(split.train).to(device), rows.take(split.validation).to(device)
         target, penalty = self._own(tuple(x.shape[1:]), seed)
+        if isinstance(target.module, ConvAutoencoder):
+            target.module.start_at(x.mean((0, 2, 3)))
         plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, 0.0, "total", "cumulative", "reconstruction",
             self.patience,
