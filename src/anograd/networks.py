@@ -78,7 +78,8 @@ class ConvAutoencoder(nn.Module):
         a hundred steps, and many a network then stays black for good.
         """
         last = self.up[-2]
-        assert isinstance(last, nn.ConvTranspose2d) and last.bias is not None
+        assert isinstance(last, nn.ConvTranspose2d)
+        assert last.bias is not None
         last.bias.copy_(torch.logit(brightness, eps=1e-3))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
