@@ -33,13 +33,12 @@ def table() -> str:
             inlier: [_mean(here, inlier, method, score) for method, score in COLUMNS] for inlier in inliers
         }
         for inlier, cells in each.items():
-            collapsed = any(
-                line["error_by_variance"] > COLLAPSED and line["method"] == "score test"
-                for line in here
-                if line["inlier"] == inlier
-            )
-            label = f"{title} {inlier}" + (" (collapsed)" if collapsed else "")
-            rows.append([label, _seeds(here, inlier), *map(_cell, cells), ""])
+            shown = [_cell(cell) for cell in cells]
+            if any(line["error_by_variance"] > COLLAPSED for line in _of(here, inlier, "GradCon")):
+                shown[-1] += " (collapsed)"
+            if any(line["error_by_variance"] > COLLAPSED for line in _of(here, inlier, "score test")):
+                shown[0] += " (collapsed)"
+            rows.append([f"{title} {inlier}", _seeds(here, inlier), *shown, ""])
         columns = list(zip(*each.values(), strict=True))
         means = [None if None in column else statistics.mean(column) for column in columns]
         label = f"**{title}, mean of {len(inliers)} classes**"

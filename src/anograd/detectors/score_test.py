@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,10 +148,18 @@ class GradScoreTest(PostHocDetector):
         checks.above_zero(self, "ridge", "0.001 suits most")
 
     def _score_batch(self, rows: Tensor) -> Tensor:
-        score = self.score_
-        if self.fisher == "projected" or not isinstance(score, ScoreTest):
+        if self.fisher == "projected":
             return super()._score_batch(rows)
-        # Gradients are compared block by block: all of them, in all entries, are never held at once.
+        statistic, loss = self._statistic(rows)
+        with torch.no_grad():
+            return cast(ScoreTest, self.score_).join(statistic, loss)
+
+    def _statistic(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return statistics with the diagonal of F, (n,) float64, and losses (n,).
+
+        Gradients are compared block by block: those of all rows are never held at once.
+        """
+        score = cast(ScoreTest, self.score_)
         sizes = [p.numel() for p in self.target_.parameters().values()]
         starts = dict(zip(self.target_.layers, accumulate(sizes, initial=0), strict=False))
 
@@ -162,8 +170,7 @@ class GradScoreTest(PostHocDetector):
         found = per_sample(self.target_, self._precise(rows), ("loss", "fold"), fold=fold, memory=self.memory)
         assert found.loss is not None
         assert found.fold is not None
-        with torch.no_grad():
-            return score.join(found.fold.double().sum(1), found.loss)
+        return found.fold.double().sum(1), found.loss
 
     def _score(self, columns: int) -> nn.Module:
         return ScoreTest(
