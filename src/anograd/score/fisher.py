@@ -100,7 +100,8 @@ class ScoreTest(nn.Module):
         pieces = (piece.values.double() for piece in samples.train())
         information, axes, self.mean = spectrum(pieces, features, self.precision.device)
         ridge = self.ridge * information.sum() / features + TINY
-        self.directions, self.precision, self.rest = axes, 1 / (information + ridge), 1 / ridge
+        # Contiguous, as it will be when loaded: the layout decides how a product is rounded.
+        self.directions, self.precision, self.rest = axes.contiguous(), 1 / (information + ridge), 1 / ridge
 
     def statistic(self, values: Tensor) -> Tensor:
         """Return (g - m)' (F + ridge)^-1 (g - m) / k, (n,) float64, high = anomalous, of gradients (n, k)."""
