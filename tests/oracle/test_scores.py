@@ -101,22 +101,29 @@ def surprise(normal: Floats, scores: Floats) -> Floats:
     return found - 0.5 * below / (1 + below)
 
 
-def fishers(statistic: Callable[[Floats], Floats], known: Known, rows: Rows) -> Floats:
-    typical = known.held.loss.mean()
+def fishers(statistic: Callable[[Floats], Floats], known: Known, rows: Rows, typicality: bool) -> Floats:
+    normal, loss = known.held.loss, rows.loss
+    if typicality:
+        normal, loss = abs(normal - normal.mean()), abs(loss - normal.mean())
     of_gradient = surprise(statistic(known.held.values), statistic(rows.values))
-    return of_gradient + surprise(abs(known.held.loss - typical), abs(rows.loss - typical))
+    return of_gradient + surprise(normal, loss)
 
 
-def diagonal(known: Known, rows: Rows, ridge: float = 0.1) -> Floats:
-    information = (known.train.values**2).mean(0)
-    return fishers(lambda g: (g**2 / (information + ridge * information.mean())).mean(1), known, rows)
+def diagonal(known: Known, rows: Rows, ridge: float = 1e-3, typicality: bool = False) -> Floats:
+    mean, variance = known.train.values.mean(0), known.train.values.var(0)
+    ridged = variance + ridge * variance.mean()
+    return fishers(lambda g: ((g - mean) ** 2 / ridged).mean(1), known, rows, typicality)
 
 
-def projected(known: Known, rows: Rows, ridge: float = 0.1) -> Floats:
-    n, k = known.train.values.shape
-    information = known.train.values.T @ known.train.values / n
+def projected(known: Known, rows: Rows, ridge: float = 1e-3, typicality: bool = False) -> Floats:
+    mean, k = known.train.values.mean(0), known.train.values.shape[1]
+    information = np.cov(known.train.values.T, bias=True)
     inverse = np.linalg.inv(information + ridge * np.trace(information) / k * np.eye(k))
-    return fishers(lambda g: np.array([row @ inverse @ row for row in g]) / k, known, rows)
+
+    def statistic(g: Floats) -> Floats:
+        return np.array([(row - mean) @ inverse @ (row - mean) for row in g]) / k
+
+    return fishers(statistic, known, rows, typicality)
 
 
 def subspace(known: Known, rows: Rows, explained: float = 0.95) -> Floats:
@@ -205,9 +212,10 @@ MODULES: dict[str, tuple[Callable[[int], nn.Module], Score]] = {
     "density": (NormDensity, density),
     "diagonal": (ScoreTest, diagonal),
     "diagonal, other ridge": (partial(ScoreTest, ridge=3.0), partial(diagonal, ridge=3.0)),
+    "diagonal, typicality": (partial(ScoreTest, typicality=True), partial(diagonal, typicality=True)),
     "projected": (partial(ScoreTest, projected=True), projected),
     "projected, other ridge": (
-        partial(ScoreTest, projected=True, ridge=1e-3), partial(projected, ridge=1e-3),
+        partial(ScoreTest, projected=True, ridge=0.1), partial(projected, ridge=0.1),
     ),
     "subspace": (Subspace, subspace),
     "subspace, half": (partial(Subspace, explained=0.5), partial(subspace, explained=0.5)),
@@ -309,6 +317,8 @@ def test_a_rotation_of_the_features_changes_nothing(seed: int, k: int) -> None:
 @given(seed=SEEDS, k=st.integers(3, 10))
 def test_units_of_entries_cancel_but_for_the_ridge(seed: int, k: int) -> None:
     known, rows = known_of(seed, k)
+    centre, size = known.train.values.mean(0), known.train.values.std(0)
+    known, rows = mapped(known, rows, lambda values: (values - centre) / size + 1)
     unit = 10.0 ** np.random.default_rng(seed).uniform(-1, 1, k)
     changed = mapped(known, rows, lambda values: values * unit)
 
@@ -430,8 +440,14 @@ def sketched(sketch: Sketch, name: str, values: Floats) -> Floats:
     return np.stack([(p @ one @ q.T).ravel() for one in matrix])
 
 
-def features(kind: str, parts: Parts, means: Sequence[Parts], sketch: Sketch) -> Floats:
+def features(
+    kind: str, parts: Parts, means: Sequence[Parts], sketch: Sketch, *, unit: bool = False
+) -> Floats:
     flat = {name: values.reshape(len(values), -1) for name, values in parts.items()}
+    if unit:  # each parameter's share is of length 1
+        lengths = {name: np.linalg.norm(values, axis=1) for name, values in flat.items()}
+        parts = {name: (values.T / np.maximum(lengths[name], 1e-8)).T for name, values in parts.items()}
+        return features(kind, parts, means, sketch)
     if kind == "sketch":
         return np.hstack([sketched(sketch, name, values) for name, values in parts.items()])
     if kind == "full":
@@ -449,6 +465,10 @@ def features(kind: str, parts: Parts, means: Sequence[Parts], sketch: Sketch) ->
 DETECTORS: dict[str, tuple[Callable[..., Any], str, Score]] = {
     "GradDensity": (GradDensity, "norm", density),
     "GradScoreTest": (GradScoreTest, "full", diagonal),
+    "GradScoreTest, as published": (
+        partial(GradScoreTest.as_published, ridge=0.1), "full",
+        partial(diagonal, ridge=0.1, typicality=True),
+    ),
     "GradScoreTest, projected": (
         partial(GradScoreTest, fisher="projected", ridge=0.3, size=16), "sketch",
         partial(projected, ridge=0.3),
@@ -484,7 +504,8 @@ def agrees(detector: Any, name: str, read: Reading, x: Any, encoded: torch.Tenso
     loss, parts = read(detector.target_, encoded)
     groups = [train, known] if len(known) else [train]
     means = [{name: values[group].mean(0) for name, values in parts.items()} for group in groups]
-    rows = Rows(loss, features(kind, parts, means, Sketch(getattr(detector, "size", 32), seed)))
+    sketch = Sketch(getattr(detector, "size", 32), seed)
+    rows = Rows(loss, features(kind, parts, means, sketch, unit=getattr(detector, "direction", False)))
     expected = plain(Known(rows[train], rows[held], rows[known]), rows)
     if read is inputs:
         np.testing.assert_allclose(detector.twin_score(x), expected, **close)

@@ -52,9 +52,9 @@ def test_wrong_parameters_of_all(kind: Any, parameters: dict[str, Any], message:
     ("detector", "message"),
     [
         (GradScoreTest(fisher="x"), "fisher='x' was given: write one of 'diagonal', 'projected'"),
-        (GradScoreTest(ridge=0), r"ridge=0 must be above 0: 0\.1 suits most"),
+        (GradScoreTest(ridge=0), r"ridge=0 must be above 0: 0\.001 suits most"),
         (GradScoreTest(ridge=float("nan")), "ridge=nan must be above 0"),
-        (GradScoreTest(ridge="auto"), r"ridge='auto' must be above 0: 0\.1 suits most"),
+        (GradScoreTest(ridge="auto"), r"ridge='auto' must be above 0: 0\.001 suits most"),
         (GradScoreTest(size=0), "size=0 must be 1 or more"),
         (GradSubspace(size=0), "size=0 must be 1 or more"),
         (GradSubspace(size=None), "size=None must be 1 or more"),
