@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -34,29 +35,47 @@ def activations(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     >>> {name: tuple(value.shape) for name, value in inputs.items()}
     {'0.weight': (5, 2), '2.weight': (5, 3)}
     """
+    with evaluating(target.module), torch.no_grad():
+        output, calls = _run(target, x)
+        # Some other axis may be as long as this batch, but not as long as a batch of one and one of two.
+        passes = [(1, _run(target, x[:1])[1]), (2, _run(target, x[[0, 0]])[1]), (len(x), calls)]
+        loss = check_rows(target.loss(output, x), len(x))
     seen: dict[str, list[Tensor]] = {}
+    for i, (name, a) in enumerate(calls):
+        if all(i < len(others) and others[i][1].shape[:1] == (n,) for n, others in passes):
+            seen.setdefault(name, []).append(a.reshape(len(a), -1))
+    found = {name: torch.cat(parts, dim=1) for name, parts in seen.items()}
+    if not found:
+        shown = x if x.is_floating_point() else _first(output)
+        found = {"": shown.reshape(len(x), -1)}
+    return loss, found
 
-    def note(name: str) -> Any:
+
+def _run(target: Target, x: Tensor) -> tuple[Any, list[tuple[str, Tensor]]]:
+    """Return the output, and the input of every call of a layer that holds a chosen parameter."""
+    calls: list[tuple[str, Tensor]] = []
+
+    def note(name: str) -> Callable[..., None]:
         def hook(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
             a = args[0] if args else next(iter(named.values()), None)
-            if isinstance(a, Tensor) and a.is_floating_point() and a.ndim and len(a) == len(x):
-                seen.setdefault(name, []).append(a.detach().flatten(1))
+            if isinstance(a, Tensor) and a.is_floating_point():
+                calls.append((name, a.detach()))
 
         return hook
 
     hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in _layers(target)]
-    with evaluating(target.module), torch.no_grad():
-        try:
-            output = target.module(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        loss = check_rows(target.loss(output, x), len(x))
-    found = {name: torch.cat(parts, dim=1) for name, parts in seen.items()}
-    if not found:
-        shown = x if x.is_floating_point() else output[0] if isinstance(output, tuple) else output
-        found = {"": shown.detach().flatten(1)}
-    return loss, found
+    try:
+        return target.module(x), calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _first(output: Any) -> Tensor:
+    """Return the first tensor of an output, which may be a tuple or a mapping of them."""
+    while not isinstance(output, Tensor):
+        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+    return output
 
 
 def _layers(target: Target) -> list[tuple[str, nn.Module]]:

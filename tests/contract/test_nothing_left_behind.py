@@ -10,7 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anograd import GradCon, Target, per_sample, plan
+from anograd import (
+    GradCon,
+    GradDensity,
+    GradNeighbours,
+    GradReferences,
+    GradScoreTest,
+    GradSubspace,
+    GraN,
+    Target,
+    per_sample,
+    plan,
+)
+
+POST_HOC = (GradDensity, GradScoreTest, GradSubspace, GradNeighbours, GradReferences, GraN)
 
 
 def generators() -> tuple[Any, ...]:
@@ -103,16 +116,56 @@ def test_fit_and_score_touch_no_global_generator() -> None:
     assert generators() == before
 
 
-def test_fit_and_score_leave_an_adopted_network_as_it_was() -> None:
+@pytest.mark.parametrize("kind", POST_HOC)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_post_hoc_scores_touch_no_global_generator(kind: Any, labelled: bool) -> None:
+    """Not even where noise stands in for anomalies that nobody knows."""
+    images = np.random.default_rng(0).random((20, 1, 6, 6))
+    table = np.random.default_rng(0).random((20, 3))
+    before = generators()
+    for target, rows in (("vae", images), ("dense", table)):
+        for random_state in (0, None):
+            detector = kind(target=target, epochs=1, random_state=random_state)
+            detector.fit(rows, np.arange(20) < 3 if labelled else None)
+            detector.anomaly_score(rows)
+            detector.twin_score(rows)
+    assert generators() == before
+
+
+@pytest.mark.parametrize("kind", [GradCon, *POST_HOC])
+@pytest.mark.parametrize("layers", ["*", "4.weight"])
+def test_fit_and_score_leave_an_adopted_network_as_it_was(kind: Any, layers: str) -> None:
     net = a_network()
     images = np.random.default_rng(0).random((40, 1, 6, 6)).astype("float32")
+    images.flags.writeable = False
     before, drawn = state(net), generators()
-    detector = GradCon(target=Target.adopt(net, layers="4.weight"), random_state=0).fit(images)
+    detector = kind(target=Target.adopt(net, layers=layers), random_state=0).fit(images, np.arange(40) < 3)
     detector.detect(images, alpha=0.2)
     detector.twin_score(images)
     assert detector.target_.module is net
     assert state(net) == before
     assert generators() == drawn
+
+
+@pytest.mark.parametrize("kind", POST_HOC)
+def test_an_adopted_network_is_as_it_was_when_its_loss_fails(kind: Any) -> None:
+    net = a_network()
+    images = np.random.default_rng(0).random((40, 1, 6, 6)).astype("float32")
+    before, left = state(net), 99
+
+    def loss(output: Tensor, x: Tensor) -> Tensor:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise CallsHome
+        return (output - x).square().flatten(1).mean(1)
+
+    kind(target=Target.adopt(net, loss=loss), random_state=0).fit(images)
+    for step in range(1, 99 - left, 2):
+        left = step
+        with pytest.raises(CallsHome):
+            kind(target=Target.adopt(net, loss=loss), random_state=0).fit(images)
+        assert state(net) == before
 
 
 def test_input_arrays_are_not_written_to() -> None:

@@ -240,7 +240,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ----------
         X : as for `fit`
         """
-        return self.calibration_.p_values(self.anomaly_score(X))
+        scores = self.anomaly_score(X)
+        return self.calibration_.p_values(scores)
 
     def detect(
         self, X: Any, *, alpha: float | None = None, fdr: float | None = None, budget: int | None = None
@@ -259,7 +260,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         budget : int, optional
             The number of rows there is time to look at: those with the highest scores.
         """
-        return self.calibration_.detect(self.anomaly_score(X), alpha=alpha, fdr=fdr, budget=budget)
+        scores = self.anomaly_score(X)
+        return self.calibration_.detect(scores, alpha=alpha, fdr=fdr, budget=budget)
 
     def score_samples(self, X: Any) -> Floats:
         """Return the opposite of the anomaly score, (n,), LOW = anomalous: scikit-learn's direction."""

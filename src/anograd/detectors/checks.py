@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from sklearn.base import BaseEstimator
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def one_of(detector: BaseEstimator, name: str, allowed: Sequence[Any]) -> None:
@@ -28,7 +33,7 @@ def count(detector: BaseEstimator, name: str, *words: str | None) -> None:
 def share(detector: BaseEstimator, name: str) -> None:
     """Raise ValueError where the parameter is not a share of 0 to below 1."""
     value = getattr(detector, name)
-    if not 0 <= value < 1:
+    if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name}={value!r} is a share: 0 to below 1")
 
 
@@ -49,7 +54,7 @@ def weight(detector: BaseEstimator, name: str, word: str) -> None:
 def above_zero(detector: BaseEstimator, name: str, hint: str) -> None:
     """Raise ValueError where the parameter is not above 0."""
     value = getattr(detector, name)
-    if not value > 0:
+    if not _is_number(value) or not value > 0:
         raise ValueError(f"{name}={value!r} must be above 0: {hint}")
 
 

@@ -227,8 +227,11 @@ class PostHocDetector(NetworkDetector):
         train_rows, held = split.train[:MOST_ROWS], split.validation[:MOST_ROWS]
         known = rows.take(split.known)
         if self.needs_anomalies and not len(known):
+            seen = rows.take(train_rows[:1000])
+            # Integers name something, such as words, and Gaussian ones name nothing: they are mixed instead.
+            kind = "gaussian" if seen.is_floating_point() else "permuted"
             with seeded(seed):
-                known = noise.make("gaussian", rows.take(train_rows[:1000]))(NOISE_ROWS).to(known.dtype)
+                known = noise.make(kind, seen)(NOISE_ROWS).to(known.dtype)
             self.known_ = len(known)
         device = self._device()
         normal = rows.take(train_rows[:READ_AT_ONCE]).to(device)

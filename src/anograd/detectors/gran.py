@@ -51,7 +51,7 @@ class GraN(PostHocDetector):
         differences=(
             "autoencoders as well as classifiers",
             "logarithms of squared lengths, and the loss beside them",
-            "Gaussian noise stands in where no anomaly is known",
+            "Gaussian noise, or integers mixed between rows, stands in where no anomaly is known",
         ),
         limits=("lengths alone are read, so where a gradient points goes unseen",),
     )

@@ -136,7 +136,8 @@ def _raw(X: Any) -> Array:
     if rows.dtype.kind in "USO":
         raise ValueError(f"X holds {rows.dtype}: the network that was handed in takes numbers")
     check_finite(rows)
-    return np.ascontiguousarray(rows, dtype=np.float32 if rows.dtype.kind == "f" else np.int64)
+    # Torch warns of arrays that may not be written to, such as memory-mapped files: those are copied.
+    return np.require(rows, np.float32 if rows.dtype.kind == "f" else np.int64, ["C", "W"])
 
 
 def _shape(shape: tuple[int, ...]) -> str:

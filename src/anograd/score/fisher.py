@@ -11,6 +11,7 @@ from anograd.features import Features, Samples
 from anograd.spectrum import spectrum
 
 TINY = 1e-30
+ROUNDING = 1e-12  # of a mean squared gradient: what normal rows vary by less, they vary by rounding
 
 
 class ScoreTest(nn.Module):
@@ -93,14 +94,18 @@ class ScoreTest(nn.Module):
         mean = total / count
         information = (squares / count - mean.square()).clamp_min(0)
         self.mean = shift + mean
-        self.precision = 1 / (information + self.ridge * information.mean() + TINY)
+        self.precision = 1 / (information + self.ridge * information.mean() + self._least())
 
     def _fit_directions(self, samples: Samples) -> None:
         features = len(self.mean)
         pieces = (piece.values.double() for piece in samples.train())
         information, axes, self.mean = spectrum(pieces, features, self.precision.device)
-        ridge = self.ridge * information.sum() / features + TINY
-        self.directions, self.precision, self.rest = axes, 1 / (information + ridge), 1 / ridge
+        ridge = self.ridge * information.sum() / features + self._least()
+        # Contiguous, as it will be when loaded: the layout decides how a product is rounded.
+        self.directions, self.precision, self.rest = axes.contiguous(), 1 / (information + ridge), 1 / ridge
+
+    def _least(self) -> Tensor:
+        return ROUNDING * self.mean.square().mean() + TINY
 
     def statistic(self, values: Tensor) -> Tensor:
         """Return (g - m)' (F + ridge)^-1 (g - m) / k, (n,) float64, high = anomalous, of gradients (n, k)."""

@@ -46,8 +46,8 @@ class Subspace(nn.Module):
         """Learn mean and directions from normal rows."""
         pieces = (piece.values.double() for piece in samples.train())
         variance, axes, self.mean = spectrum(pieces, len(self.mean), self.mean.device)
-        missing = 1 - variance.cumsum(0) / variance.sum().clamp_min(TINY)
-        kept = int((missing > 1 - self.explained).sum()) + 1
+        total = variance.cumsum(0)
+        kept = int((total < self.explained * total[-1]).sum()) + int(total[-1] > 0)
         # All directions would leave nothing outside.
         self.directions = axes[:, : min(kept, max(1, len(variance) - 1))].contiguous()
 

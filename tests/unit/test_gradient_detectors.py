@@ -1,0 +1,134 @@
+"""What detectors of a finished network say to wrong parameters, and what they do with odd but legal ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anograd import (
+    GradDensity,
+    GradNeighbours,
+    GradReferences,
+    GradScoreTest,
+    GradSubspace,
+    GraN,
+    Target,
+)
+from anograd.features import Features, Samples
+from anograd.score import Subspace
+
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(40, 3))
+TOKENS = RNG.integers(0, 9, (40, 5))
+ALL = (GradDensity, GradScoreTest, GradSubspace, GradNeighbours, GradReferences, GraN)
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"target": "x"}, r"target='x': write one of 'auto', 'cae', 'vae', 'dense'.*target=Target\.adopt"),
+        ({"memory": "x"}, "memory='x' is no amount of memory: write it like memory='1GiB' or in bytes"),
+        ({"memory": 0}, "memory=0 is no amount of memory"),
+        ({"epochs": 0}, "epochs=0 must be 1 or more"),
+        ({"batch_size": 0}, "batch_size=0 must be 1 or more"),
+        ({"patience": 0}, "patience=0 must be 1 or more, or None"),
+        ({"learning_rate": -1}, "learning_rate=-1 must be above 0: 1e-3 suits most"),
+        ({"learning_rate": "fast"}, "learning_rate='fast' must be above 0: 1e-3 suits most"),
+        ({"hidden": (8, 0)}, r"hidden=\(8, 0\): give widths of 1 or more, such as \(64, 8\)"),
+        ({"target": "cae"}, "target='cae' takes images.*write target='dense' for a table"),
+    ],
+)
+def test_wrong_parameters_of_all(kind: Any, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**parameters).fit(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        (GradScoreTest(fisher="x"), "fisher='x' was given: write one of 'diagonal', 'projected'"),
+        (GradScoreTest(ridge=0), r"ridge=0 must be above 0: 0\.001 suits most"),
+        (GradScoreTest(ridge=float("nan")), "ridge=nan must be above 0"),
+        (GradScoreTest(ridge="auto"), r"ridge='auto' must be above 0: 0\.001 suits most"),
+        (GradScoreTest(size=0), "size=0 must be 1 or more"),
+        (GradSubspace(size=0), "size=0 must be 1 or more"),
+        (GradSubspace(size=None), "size=None must be 1 or more"),
+        (GradSubspace(explained=1.5), r"explained=1\.5 is a share: 0 to below 1"),
+        (GradSubspace(explained=1), "explained=1 is a share: 0 to below 1"),
+        (GradSubspace(explained="most"), "explained='most' is a share: 0 to below 1"),
+        (GradSubspace(explained=None), "explained=None is a share: 0 to below 1"),
+        (GradNeighbours(neighbours=0), "neighbours=0 must be 1 or more"),
+        (GradNeighbours(neighbours="all"), "neighbours='all' must be 1 or more"),
+        (GradNeighbours(size="auto"), "size='auto' must be 1 or more"),
+    ],
+)
+def test_wrong_parameters_of_one(detector: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        detector.fit(TABLE)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_scores_wait_for_a_fit(kind: Any) -> None:
+    new = kind()
+    for ask in (new.anomaly_score, new.twin_score, new.p_values, new.detect, new.predict):
+        with pytest.raises(ValueError, match="not fitted yet"):
+            ask(TABLE)
+
+
+def words(loss: Any = None) -> Target:
+    torch.manual_seed(0)
+
+    def cross_entropy(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output.transpose(1, 2), x, reduction="none").mean(1)
+
+    return Target.adopt(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9)), loss=loss or cross_entropy)
+
+
+def test_where_no_anomaly_is_known_tokens_are_mixed_to_stand_for_some() -> None:
+    """Gaussian noise, cut to integers, would name words that there are not."""
+    seen: list[torch.Tensor] = []
+
+    def loss(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return nn.functional.cross_entropy(output.transpose(1, 2), x, reduction="none").mean(1)
+
+    columns = TOKENS.copy()
+    columns[:, 0] = 7  # a column keeps its own words
+    detector = GraN(target=words(loss), random_state=0).fit(columns)
+    assert detector.known_ == 200
+    stood_in = next(x for x in seen if len(x) == 200)
+    assert stood_in.dtype == torch.int64
+    assert (stood_in[:, 0] == 7).all()
+    assert stood_in.min() >= 0
+    assert stood_in.max() <= 8
+    fitted_to = {tuple(row) for row in columns}
+    assert sum(tuple(row.tolist()) not in fitted_to for row in stood_in) > 50
+    assert np.isfinite(detector.anomaly_score(columns)).all()
+
+
+def test_where_no_anomaly_is_known_noise_stands_in_and_known_ones_take_its_place() -> None:
+    assert GraN(epochs=1, random_state=0).fit(TABLE).known_ == 200
+    assert GraN(epochs=1, random_state=0).fit(TABLE, np.arange(40) < 3).known_ == 3
+    assert GradReferences(epochs=1, random_state=0).fit(TABLE).known_ == 0
+
+
+def test_memory_bounds_the_work_and_not_the_score() -> None:
+    detector = GradScoreTest(epochs=1, random_state=0).fit(TABLE)
+    expected = detector.anomaly_score(TABLE)
+    np.testing.assert_allclose(detector.set_params(memory=1).anomaly_score(TABLE), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3])
+def test_what_never_moves_spans_no_subspace(constant: float) -> None:
+    """Normal features that are all equal leave every other one outside, in whichever direction it lies."""
+    normal = Features(torch.zeros(20), torch.full((20, 4), constant))
+    score = Subspace(4)
+    score.fit(Samples(lambda: iter([normal]), lambda: iter([normal]), normal))
+    same, *others = score(Features(torch.zeros(5), constant + torch.eye(5, 4).flip(0))).tolist()
+    assert len({round(one, 6) for one in others}) == 1
+    assert min(others) > same + 10
