@@ -150,8 +150,8 @@ def kinds() -> str:
     head = ("network", "rows at once", "one forward + backward", *ways)
     about = (
         "Norm, inner product and sketch of every parameter's gradient, out of one pass over the rows, one "
-        "thread; the other ways store the gradients and give norm and inner product. Times are multiples of one "
-        "forward and backward pass of the same network; memory is the peak of what is allocated on the way."
+        "thread; the other ways store the gradients and give norm and inner product. Times are multiples "
+        "of one forward and backward pass of the same network; memory is the peak of what is allocated."
     )
     why = sorted({f"{line['way']}, {line['kind']}: {line['failed']}" for line in lines if line.get("failed")})
     notes = "\n".join(f"- {one}" for one in why)
