@@ -132,16 +132,20 @@ def read_activations(
     unit: bool = False,
     references: References = (),
     sketch: Sketch = ALIKE,
-    memory: str | int = "1GiB",
 ) -> Features:
     """Return the same of the inputs of the chosen layers, which a forward pass alone shows.
 
     Parameters
     ----------
-    target, x, kind, unit, sketch, memory
-        As in `read_gradients`; each layer's input, flattened, takes the place of its gradient.
+    target : Target
+    x : torch.Tensor, (n, ...)
+    kind : {"norm", "cosine", "sketch", "full"}
+    unit : bool, default False
     references : sequence of mappings of str to torch.Tensor
         For "cosine": flattened inputs by name, such as `mean_activation` gives.
+    sketch : Sketch, optional
+        What has no text here is as in `read_gradients`, each layer's input, flattened, in the place of its
+        gradient.
     """
     loss, found = activations(target, x)
     columns = []

@@ -136,10 +136,22 @@ class GradLabels(ClassifierDetector):
     ----------
     labels : {"confounding", "uniform", "predicted"}, default "confounding"
         Takes the place of the target's loss.
-    target, hidden, epochs, patience, batch_size, learning_rate, validation, calibration
-        As in `GradDensity`, as is what follows.
-    false_alarm_rate, missing, memory, device, random_state, progress, checkpoint
-        What is read of tables and when alarms are raised, and how the work is done.
+    target : "auto" or Target, default "auto"
+    hidden : sequence of int, optional
+    epochs : int, default 100
+    patience : int or None, default 10
+    batch_size : int, default 64
+    learning_rate : float, default 1e-3
+    validation : float, default 0.1
+    calibration : float, default 0.2
+    false_alarm_rate : float, default 0.05
+    missing : {"refuse", "impute"}, default "refuse"
+    memory : str or int, default "1GiB"
+    device : str, default "auto"
+    random_state : int, RandomState, Generator or None, default None
+    progress : bool or callable, default False
+    checkpoint : path, optional
+        What has no text here is as in `GradDensity`.
 
     Notes
     -----

@@ -28,10 +28,22 @@ class GradSubspace(PostHocDetector):
         Share of the variance of normal rows' gradients that the subspace takes in.
     size : int, default 32
         Numbers kept of each parameter's gradient, by a random projection.
-    target, hidden, epochs, patience, batch_size, learning_rate, validation, calibration
-        As in `GradDensity`, as is what follows.
-    false_alarm_rate, missing, memory, device, random_state, progress, checkpoint
-        What is read of tables and when alarms are raised, and how the work is done.
+    target : {"auto", "cae", "vae", "dense"} or Target, default "auto"
+    hidden : sequence of int, optional
+    epochs : int, default 100
+    patience : int or None, default 10
+    batch_size : int, default 64
+    learning_rate : float, default 1e-3
+    validation : float, default 0.1
+    calibration : float, default 0.2
+    false_alarm_rate : float, default 0.05
+    missing : {"refuse", "impute"}, default "refuse"
+    memory : str or int, default "1GiB"
+    device : str, default "auto"
+    random_state : int, RandomState, Generator or None, default None
+    progress : bool or callable, default False
+    checkpoint : path, optional
+        What has no text here is as in `GradDensity`.
 
     Notes
     -----

@@ -33,10 +33,18 @@ class GradientFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Numbers kept of each parameter's gradient where it is sketched.
     loss : bool, default True
         Whether each row's loss is a feature, too.
-    hidden, epochs, patience, batch_size, learning_rate, validation
-        Of the autoencoder, as in `GradDensity`.
-    missing, memory, device, random_state, progress
-        As there.
+    hidden : sequence of int, optional
+    epochs : int, default 100
+    patience : int or None, default 10
+    batch_size : int, default 64
+    learning_rate : float, default 1e-3
+    validation : float, default 0.1
+    missing : {"refuse", "impute"}, default "refuse"
+    memory : str or int, default "1GiB"
+    device : str, default "auto"
+    random_state : int, RandomState, Generator or None, default None
+    progress : bool or callable, default False
+        What has no text here is as in `GradDensity`.
 
     Attributes
     ----------
