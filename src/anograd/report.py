@@ -226,11 +226,11 @@ def _network(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, list[s
     """Return what a detector of one network learned."""
     given, fitted = manifest["parameters"], manifest["fitted"]
     if "columns" in fitted:
-        known, learns = fitted["known"], DETECTORS[manifest["detector"].lower()].learns_from_known
+        known = fitted["known"]
         return [
             ("epochs", [_epochs(fitted, given)]),
             ("gradients", [f"{fitted['columns'][0]:,} numbers a row"]),
-            *([("known anomalies", [f"{known:,} learned from"])] if known and learns else []),
+            *([("known anomalies", [f"{known:,} learned from"])] if known else []),
         ]
     return [
         ("epochs", [_epochs(fitted, given)]),

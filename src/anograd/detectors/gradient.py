@@ -217,7 +217,8 @@ class PostHocDetector(NetworkDetector):
         return parse_memory(self.memory)
 
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
-        self.sketch_, self.known_ = Sketch(int(self.size), seed), len(split.known)
+        known = rows.take(split.known if self.learns_from_known else split.known[:0])
+        self.sketch_, self.known_ = Sketch(int(self.size), seed), len(known)
         if isinstance(self.target, Target):
             self._adopt(self.target)
             self.history_, self.kept_epoch_ = [], 0
@@ -225,7 +226,6 @@ class PostHocDetector(NetworkDetector):
             self._train(rows, split, seed)
         self._settle()
         train_rows, held = split.train[:MOST_ROWS], split.validation[:MOST_ROWS]
-        known = rows.take(split.known)
         if self.needs_anomalies and not len(known):
             seen = rows.take(train_rows[:1000])
             # Integers name something, such as words, and Gaussian ones name nothing: they are mixed instead.
