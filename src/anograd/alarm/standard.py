@@ -43,8 +43,11 @@ class Standard(nn.Module):
         self.register_buffer("spread", torch.ones(sum(sizes)))
 
     @torch.no_grad()
-    def fit(self, pieces: Iterable[Tensor]) -> None:
-        """Learn mean and spread from one pass over normal rows, each piece (b, entries)."""
+    def fit(self, pieces: Iterable[Tensor], floor: float = 1e-6) -> None:
+        """Learn mean and spread from one pass over normal rows, each piece (b, entries).
+
+        A spread counts as `floor` of the largest at least: more than entries are rounded by.
+        """
         count = 0
         total = square = shift = self.mean.new_zeros(self.mean.shape, dtype=torch.float64)
         for piece in pieces:
@@ -58,7 +61,9 @@ class Standard(nn.Module):
         self.mean.copy_(shift + mean)
         spread = (square / count - mean.square()).clamp_min(0).sqrt()
         # An entry that never moves on normal rows says a lot when it does, but not infinitely much.
-        floored = [kind.clamp_min(1e-6 * kind.max() + TINY) for kind in torch.split(spread, list(self.sizes))]
+        floored = [
+            kind.clamp_min(floor * kind.max() + TINY) for kind in torch.split(spread, list(self.sizes))
+        ]
         self.spread.copy_(torch.cat(floored))
 
     def forward(self, entries: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from anograd import store
 from anograd.checkpoint import grouped
 from anograd.data import Pixels, labels, number_of_rows, to_array
 from anograd.decide import Calibration, size_of_calibration
+from anograd.detectors.checks import is_number
 from anograd.detectors.paper import Paper
 from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.gradients.planning import parse_memory
@@ -116,16 +117,15 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _check_parameters(self) -> None:
         """Raise ValueError where a constructor parameter is out of range."""
         for name in ("validation", "calibration"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is a share of the normal rows: 0 to below 1"
-                )
+            value = getattr(self, name)
+            if not is_number(value) or not 0 <= value < 1:
+                raise ValueError(f"{name}={value!r} is a share of the normal rows: 0 to below 1")
         if self.validation + self.calibration >= 1:
             raise ValueError(
                 f"validation={self.validation} and calibration={self.calibration} leave no rows to train on: "
                 f"their sum must be below 1"
             )
-        if not 0 < self.false_alarm_rate < 1:
+        if not is_number(self.false_alarm_rate) or not 0 < self.false_alarm_rate < 1:
             raise ValueError(f"false_alarm_rate={self.false_alarm_rate!r} must lie between 0 and 1")
         if self.missing not in ("refuse", "impute"):
             raise ValueError(f"missing={self.missing!r}: write missing='refuse' or missing='impute'")

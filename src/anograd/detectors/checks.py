@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether a parameter is a number, which a truth value is not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -25,36 +28,37 @@ def count(detector: BaseEstimator, name: str, *words: str | None) -> None:
     value = getattr(detector, name)
     if value in words:
         return
-    if isinstance(value, str) or value is None or int(value) < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         also = "".join(f", or {word!r}" for word in words)
-        raise ValueError(f"{name}={value!r} must be 1 or more{also}")
+        raise ValueError(f"{name}={value!r} must be 1 or more{also}: a whole number")
 
 
 def share(detector: BaseEstimator, name: str) -> None:
     """Raise ValueError where the parameter is not a share of 0 to below 1."""
     value = getattr(detector, name)
-    if not _is_number(value) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name}={value!r} is a share: 0 to below 1")
 
 
 def widths(detector: BaseEstimator, name: str, example: str) -> None:
     """Raise ValueError where the parameter is not a sequence of widths."""
     value = getattr(detector, name)
-    if not len(value) or min(value) < 1:
+    whole = isinstance(value, Sequence | np.ndarray) and all(isinstance(one, Integral) for one in value)
+    if isinstance(value, str) or not whole or not len(value) or min(value) < 1:
         raise ValueError(f"{name}={value!r}: give widths of 1 or more, such as {example}")
 
 
 def weight(detector: BaseEstimator, name: str, word: str) -> None:
     """Raise ValueError where the parameter is neither a weight of 0 or more nor the word."""
     value = getattr(detector, name)
-    if value != word and (isinstance(value, str) or not value >= 0):
+    if value != word and not (is_number(value) and 0 <= value < math.inf):
         raise ValueError(f"{name}={value!r} is a weight: 0 or more, or {word!r}")
 
 
 def above_zero(detector: BaseEstimator, name: str, hint: str) -> None:
     """Raise ValueError where the parameter is not above 0."""
     value = getattr(detector, name)
-    if not _is_number(value) or not value > 0:
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"{name}={value!r} must be above 0: {hint}")
 
 

@@ -55,6 +55,7 @@ class GradReferences(PostHocDetector):
         ),
         limits=(
             "anomalies of kinds that nobody has labelled may look like neither reference",
+            "labelled anomalies on opposite sides of the normal rows cancel in their mean gradient",
             "without known anomalies it is the cosine of GradCon without GradCon's training",
         ),
     )

@@ -43,11 +43,13 @@ class Neighbours(nn.Module):
         """Keep normal rows to compare with."""
         kept: list[Tensor] = []
         for piece in samples.train():
-            kept.append(piece.values.double())
+            kept.append(piece.values)
             if sum(map(len, kept)) >= MOST_REFERENCES:
                 break
         rows = torch.cat(kept)[:MOST_REFERENCES]
-        self.standard.fit([rows])
+        floor = 1e-6 if rows.dtype == torch.float64 else 1e-3  # of single precision little is left below
+        rows = rows.double()
+        self.standard.fit([rows], floor)
         self.rows = self.standard(rows)
 
     def forward(self, features: Features) -> Tensor:
