@@ -246,3 +246,34 @@ def test_the_record_of_the_paper(detector: Any) -> None:
     assert str(paper.year) in paper.cite()
     assert paper.differences
     assert paper.limits
+
+
+def dark_images() -> np.ndarray:
+    """Thin bright lines on black, (200, 1, 28, 28): the images of which a drawn start makes nothing."""
+    rng = np.random.default_rng(0)
+    images = np.zeros((200, 1, 28, 28), dtype=np.float32)
+    for image, column in zip(images, rng.integers(10, 18, 200), strict=True):
+        image[0, 6:22, column : column + 2] = rng.uniform(0.8, 1, (16, 2))
+    return images
+
+
+def test_networks_for_images_begin_at_the_mean_image() -> None:
+    images = dark_images()
+    drawn = GradCon(start="drawn", epochs=1, learning_rate=1e-9, random_state=0).fit(images)
+    mean = GradCon(epochs=1, learning_rate=1e-9, random_state=0).fit(images)
+    biases = [d.target_.module.state_dict()["up.6.bias"].item() for d in (drawn, mean)]
+    assert biases[1] == pytest.approx(np.log(images.mean() / (1 - images.mean())), rel=0.05)
+    assert abs(biases[0]) < 0.2
+    for name, weight in drawn.target_.module.state_dict().items():
+        if name != "up.6.bias":
+            torch.testing.assert_close(weight, mean.target_.module.state_dict()[name], rtol=0, atol=1e-6)
+    assert GradCon.as_published().start == "drawn"
+    with pytest.raises(ValueError, match="start='black' was given: write one of 'mean', 'drawn'"):
+        GradCon(start="black").fit(images)
+
+
+def test_a_network_for_dark_images_does_not_fall_into_black() -> None:
+    images = dark_images()
+    fitted = GradCon(alpha=0, epochs=30, batch_size=16, random_state=0).fit(images)
+    variance = float(np.var(images, axis=0).mean())
+    assert min(told["validation_reconstruction"] for told in fitted.history_) < 0.8 * variance
