@@ -11,7 +11,9 @@ from torch import Tensor
 from anograd.gradients.pairs import floats_of_pairs, prefers_pairs, summed_square
 from anograd.gradients.rules import Direct, Factors, Projection
 
-BLOCK_FLOATS = 2**21  # a block of rows holds about this many floats at once, and so stays in the cache
+# A block of rows holds about this many floats at once. One tensor of 4 MiB or more comes from the system
+# anew each time, which costs more than to fill it.
+BLOCK_FLOATS = 2**20
 
 
 def reduce(

@@ -100,8 +100,9 @@ class Outer:
 
     def floats_a_row(self) -> int:
         _, k, r, t = self.left.shape
-        square = r * self.right.width() if self.prefers_full(inner=True) else 2 * t * t
-        return self.right.dense_floats_a_row() + k * (square + 2 * r * t)
+        if self.prefers_full(inner=True):
+            return k * (r * self.right.width() + 2 * r * t)
+        return self.right.dense_floats_a_row() + k * (2 * t * t + 2 * r * t)
 
     def square(self) -> Tensor:
         if self.prefers_full():
