@@ -134,9 +134,9 @@ def subspace(known: Known, rows: Rows, explained: float = 0.95) -> Floats:
     return np.log((outside**2).sum(1))
 
 
-def neighbours(known: Known, rows: Rows, count: int = 5) -> Floats:
+def neighbours(known: Known, rows: Rows, count: int = 5, floor: float = 1e-6) -> Floats:
     mean, spread = known.train.values.mean(0), known.train.values.std(0)
-    spread = np.maximum(spread, 1e-6 * spread.max() + 1e-12)
+    spread = np.maximum(spread, floor * spread.max() + 1e-12)
 
     def scaled(values: Floats) -> Floats:
         z = (values - mean) / spread
@@ -497,7 +497,9 @@ def agrees(detector: Any, name: str, read: Reading, x: Any, encoded: torch.Tenso
     its network takes.
     """
     _, kind, plain = DETECTORS[name]
-    odd = ODD[: len(x)] & (detector.known_ > 0)
+    if name == "GradNeighbours" and next(detector.target_.module.parameters()).dtype == torch.float32:
+        plain = partial(plain, floor=1e-3)  # below it single precision has little to say
+    odd = ODD[: len(x)] & (sum(detector.split_.values()) < len(x))  # whether any were labelled
     train, validation, calibration, known = roles(detector, odd, 3)
     held = validation if len(validation) else train
     seed = int(np.random.default_rng(3).integers(2**31 - 1))

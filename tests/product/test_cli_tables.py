@@ -39,7 +39,7 @@ def test_a_detector_gets_its_own_options_only(place, tmp_path):
     said = misused(
         "fit", place / "x.parquet", "-o", tmp_path / "model", "--detector", "gran", "--as-published"
     )
-    assert "published settings are those of gradcon and r2ad2; leave it out for gran" in said
+    assert "published settings are those of gradcon, r2ad2, gradscoretest; leave it out for gran" in said
     assert "memory='much' is no amount of memory" in fails(*fit, *R2AD2, "--memory", "much")
     assert not list(tmp_path.iterdir())
 

@@ -109,7 +109,7 @@ def fit(
     kind: Any = DETECTORS[detector]
     _check_owners(detector, given)
     if as_published and not hasattr(kind, "as_published"):
-        owners = " and ".join(name for name, one in DETECTORS.items() if hasattr(one, "as_published"))
+        owners = ", ".join(name for name, one in DETECTORS.items() if hasattr(one, "as_published"))
         raise typer.BadParameter(
             f"published settings are those of {owners}; leave it out for {detector}",
             param_hint="--as-published",
