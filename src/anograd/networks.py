@@ -287,6 +287,35 @@ class Crop(nn.Module):
         return x[..., : self.height, : self.width]
 
 
+def choose_kind(kind: str, shape: tuple[int, ...], images: str) -> str:
+    """Return the kind of network for rows of this shape, "auto" resolved: "dense" or one for images.
+
+    Parameters
+    ----------
+    kind : str
+        "auto", "dense", or a kind for images.
+    shape : tuple of int
+        Of one row: (p,) or (C, H, W).
+    images : str
+        The kind that "auto" takes for images.
+
+    Raises
+    ------
+    ValueError
+        For rows that are neither a table's nor images, or not of the kind asked for.
+    """
+    if kind == "auto":
+        kind = "dense" if len(shape) == 1 else images
+    if kind == "dense" and len(shape) != 1:
+        raise ValueError(f"target='dense' takes tables, but a row has shape {shape}: write {images!r}")
+    if kind != "dense" and len(shape) != 3:
+        raise ValueError(
+            f"target={kind!r} takes images (n, C, H, W), but a row has shape {shape}: "
+            f"write target='dense' for a table"
+        )
+    return kind
+
+
 def start_as_keras(module: nn.Module) -> None:
     """Draw every linear and convolution kernel anew, Glorot-uniform, and set the biases to zero."""
     for layer in module.modules():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anograd.checkpoint import Keeper, pack, unpack
-from anograd.networks import DropoutAutoencoder, DropoutConvAutoencoder
+from anograd.networks import DropoutAutoencoder, DropoutConvAutoencoder, choose_kind
 from anograd.spill import Rows
 from anograd.target import Target
 from anograd.train import Observer, adam, check_loss, seeded
@@ -62,20 +62,12 @@ def describe(
     ValueError
         For rows that are neither a table's nor images, or not of the kind asked for.
     """
-    if kind == "auto":
-        kind = "dense" if len(shape) == 1 else "conv"
+    kind = choose_kind(kind, shape, "conv")
     if kind == "dense":
-        if len(shape) != 1:
-            raise ValueError(f"target='dense' takes tables, but a row has shape {shape}: write 'conv'")
         return {
             "kind": kind, "features": shape[0], "hidden": list(hidden or HIDDEN),
             "dropout": dropout,
         }  # fmt: skip
-    if len(shape) != 3:
-        raise ValueError(
-            f"target={kind!r} takes images (n, C, H, W), but a row has shape {shape}: "
-            f"write target='dense' for a table"
-        )
     channels, height, width = shape
     return {"kind": kind, "channels": channels, "height": height, "width": width, "dropout": dropout}
 

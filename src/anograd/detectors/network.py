@@ -13,7 +13,7 @@ from anograd.checkpoint import digest
 from anograd.detectors import checks
 from anograd.detectors.base import Detector
 from anograd.losses import kl_divergence
-from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder
+from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
 from anograd.target import Target
 from anograd.train import seeded
 
@@ -105,18 +105,10 @@ class NetworkDetector(Detector):
 
 def describe(kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None) -> dict[str, Any]:
     """Return a network for rows of this shape as plain data, from which `build` makes it."""
-    if kind == "auto":
-        kind = "dense" if len(shape) == 1 else "cae"
+    kind = choose_kind(kind, shape, "cae")
     if kind == "dense":
-        if len(shape) != 1:
-            raise ValueError(f"target='dense' takes tables, but a row has shape {shape}: write 'cae'")
         widths = list(hidden) if hidden is not None else default_widths(shape[0])
         return {"kind": kind, "features": shape[0], "hidden": widths}
-    if len(shape) != 3:
-        raise ValueError(
-            f"target={kind!r} takes images (n, C, H, W), but a row has shape {shape}: "
-            f"write target='dense' for a table"
-        )
     return {"kind": kind, "channels": shape[0], "height": shape[1], "width": shape[2]}
 
 
