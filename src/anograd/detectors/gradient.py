@@ -43,47 +43,7 @@ class PostHocDetector(NetworkDetector):
 
     A subclass says which `representation` of a row's gradient it reads, and makes the score that reads
     it. The same score, fed on what the forward pass alone shows at the same layers, is its twin.
-
-    Parameters
-    ----------
-    target : {"auto", "cae", "vae", "dense"} or Target, default "auto"
-        An autoencoder trained here, or a network of one's own, which is never trained:
-        ``Target.adopt(net, loss=..., layers=...)``.
-    hidden : sequence of int, optional
-        Encoder widths of the dense autoencoder, code last.
-    epochs : int, default 100
-        Passes of the autoencoder over the training rows, at most.
-    patience : int or None, default 10
-        Stop after so many epochs without a better reconstruction of the validation rows.
-    batch_size : int, default 64
-    learning_rate : float, default 1e-3
-        Of Adam.
-    validation : float, default 0.1
-        Share of the normal rows that chooses the epoch and sets scales.
-    calibration : float, default 0.2
-        Share of the normal rows held out for p values; with 0 the validation rows serve.
-    false_alarm_rate : float, default 0.05
-        Where `predict` draws the line.
-    missing : {"refuse", "impute"}, default "refuse"
-        What to do with NaN in tables.
-    memory : str or int, default "1GiB"
-        Bounds how many rows go through the network at once.
-    device : str, default "auto"
-    random_state : int, RandomState, Generator or None, default None
-    progress : bool or callable, default False
-    checkpoint : path, optional
-        A file written after each epoch, from which an interrupted fit goes on. `save` removes it.
-
-    Attributes
-    ----------
-    target_ : Target
-        The network with its loss and the parameters whose gradients are read.
-    score_, twin_ : torch.nn.Module
-        What turns features into scores; fed on gradients, and on inputs of the same layers.
-    known_ : int
-        Anomalies learned from.
-    history_, kept_epoch_, split_, calibration_, offset_
-        As in `GradCon`.
+    Parameters and attributes are documented with `GradDensity`, which adds none.
     """
 
     representation: str  # "norm", "cosine", "sketch" or "full"
@@ -234,20 +194,20 @@ class PostHocDetector(NetworkDetector):
                 known = noise.make(kind, seen)(NOISE_ROWS).to(known.dtype)
             self.known_ = len(known)
         device = self._device()
-        normal = rows.take(train_rows[:READ_AT_ONCE]).to(device)
+        normal = rows.take(train_rows[:1]).to(device)
         self._refer(rows, train_rows, known)
 
-        def samples(read: Reader) -> Samples:
-            told = read(known.to(device)) if len(known) else _none(read(normal[:1]))
-            return Samples(self._pieces(read, rows, train_rows), self._pieces(read, rows, held), told)
-
-        made = []
+        made, self.columns_ = [], []
         for read in (self._read, self._shown):
-            score = self._score(read(normal[:1]).values.shape[1]).to(device)
-            score.fit(samples(read))  # type: ignore[operator]
+            one = read(normal)
+            told = read(known.to(device)) if len(known) else _none(one)
+            score = self._score(one.values.shape[1]).to(device)
+            score.fit(  # type: ignore[operator]
+                Samples(self._pieces(read, rows, train_rows), self._pieces(read, rows, held), told)
+            )
             made.append(score)
+            self.columns_.append(one.values.shape[1])
         self.score_, self.twin_ = made
-        self.columns_ = [read(normal[:1]).values.shape[1] for read in (self._read, self._shown)]
 
     def _train(self, rows: Rows, split: Split, seed: int) -> None:
         device = self._device()
@@ -313,7 +273,6 @@ class PostHocDetector(NetworkDetector):
         self.sketch_ = Sketch(*described["sketch"])
         self._restore_network(described["network"], tensors["weights"], target)
         self._settle()
-        self.target_.module.load_state_dict(tensors["weights"])
         device = self._device()
         for name, group, columns in zip(("score_", "twin_"), ("score", "twin"), self.columns_, strict=True):
             score = self._score(columns)
