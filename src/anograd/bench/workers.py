@@ -1,0 +1,130 @@
+"""Several processes that measure cells; one that dies or takes too long costs its cell and nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from anograd.bench.measure import measure
+from anograd.bench.plan import Cell
+from anograd.bench.results import Line
+from anograd.bench.roster import roster
+
+SLICE = 0.5  # seconds between two looks at the clock
+START = 120.0  # seconds that a process may take to load what it needs
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    cell: Cell | None = None
+    began: float = 0.0  # of the cell; until the process is up, so much later as that may take
+    up: bool = False
+
+
+def measured(
+    cells: Sequence[Cell], processes: int, seconds: float, threads: int = 1, entrants: str | None = None
+) -> Iterator[tuple[Cell, Line]]:
+    """Yield each cell with its line, as they are done.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    processes : int
+        How many measure at once.
+    seconds : float
+        After which a cell is ended and counted as failed.
+    threads : int, default 1
+        That each process may use.
+    entrants : str, optional
+        See `roster`; each process asks for them by itself, as functions do not travel.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(cells))
+    workers = [_start(context, threads, entrants) for _ in range(min(processes, len(cells)))]
+    try:
+        for worker in workers:
+            _hand_over(worker, waiting)
+        while any(worker.cell for worker in workers):
+            ready = wait([end for w in workers if w.cell for end in (w.pipe, w.process.sentinel)], SLICE)
+            for place, worker in enumerate(workers):
+                cell = worker.cell
+                if cell is None:
+                    continue
+                line = _outcome(worker, ready, seconds)
+                if line is None:
+                    continue
+                if not worker.process.is_alive():
+                    workers[place] = worker = _start(context, threads, entrants)
+                _hand_over(worker, waiting)
+                yield cell, line
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.join()
+
+
+def _outcome(worker: _Worker, ready: Sequence[Any], seconds: float) -> Line | None:
+    """Return the line of a worker that is done, has died or has been ended; None where it is still at it."""
+    cell = worker.cell
+    assert cell is not None
+    if worker.pipe in ready:
+        try:
+            line: Line | None = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+        else:
+            if line is None:  # it says that it is up, and the cell begins now
+                worker.up, worker.began = True, time.monotonic()
+            return line
+    if worker.process.sentinel in ready or not worker.process.is_alive():
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return cell.line() | {"failed": f"its process ended: {why}"}
+    if time.monotonic() - worker.began > seconds:
+        worker.process.kill()
+        worker.process.join()
+        return cell.line() | {"failed": f"ended after {seconds:g} s"}
+    return None
+
+
+def _start(context: Any, threads: int, entrants: str | None) -> _Worker:
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, threads, entrants), daemon=True)
+    process.start()
+    there.close()
+    return _Worker(process, here)
+
+
+def _hand_over(worker: _Worker, waiting: list[Cell]) -> None:
+    worker.cell = waiting.pop() if waiting else None
+    worker.began = time.monotonic() + (0 if worker.up else START)
+    if worker.cell is not None:
+        worker.pipe.send(worker.cell)
+
+
+def _serve(pipe: Connection, threads: int, entrants: str | None) -> None:
+    """Measure one cell after the other, until the run ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its workers
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    known = roster(entrants)
+    pipe.send(None)
+    with threadpool_limits(threads):
+        while True:
+            try:
+                cell = pipe.recv()
+            except EOFError:
+                return
+            pipe.send(measure(cell, known))

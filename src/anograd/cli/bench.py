@@ -1,0 +1,116 @@
+"""``anograd bench``: detectors measured side by side, and the tables of what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from anograd.bench import plan as plans
+from anograd.bench import results, sets
+from anograd.bench import run as runs
+from anograd.cli.app import Commands, argument, option
+
+
+class WithDefault(Commands):
+    """Commands of which "run" may be left out: ``anograd bench quick.toml``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Take the first word for a run file where it is no command."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=WithDefault,
+    help="Measure detectors side by side: anograd bench RUN.toml, then anograd bench table.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def run(
+    plan: Annotated[Path, argument("RUN.toml", "Data sets, protocols, detectors and seeds.")],
+    processes: Annotated[int, option("Cells measured at once.", "--processes", "-p", min=1)] = 1,
+    threads: Annotated[int, option("Threads that each cell may use.", min=1)] = 1,
+    again: Annotated[bool, option("Try cells again that failed before.", "--again")] = False,
+    dry: Annotated[bool, option("Only say what would be measured.", "--dry-run")] = False,
+) -> None:
+    """Measure what a run file asks for; what was measured before is left: a stopped run goes on."""
+    asked = plans.read(plan)
+    there = {results.key(line) for line in results.read(asked.results)}
+    done = sum(results.key(cell.line()) in there for cell in asked.cells)
+    typer.echo(f"{len(asked.cells)} cells, {done} of them measured before; results in {asked.results}")
+    for why in asked.unsuited:
+        typer.echo(f"left out: {why}")
+    if dry:
+        return
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("measuring", total=len(asked.cells), completed=done, left="")
+
+    def observe(progress: runs.Progress) -> None:
+        line = progress.line
+        if not console.is_terminal or "failed" in line:
+            console.print(_told(progress), markup=False, highlight=False, soft_wrap=True)
+        bar.update(task, completed=progress.done, left=_left(progress), description=line["detector"])
+
+    try:
+        with bar:
+            lines = runs.run(asked, processes=processes, threads=threads, again=again, observe=observe)
+    except KeyboardInterrupt:
+        kept = {results.key(line) for line in results.read(asked.results)}
+        done = sum(results.key(cell.line()) in kept for cell in asked.cells)
+        typer.echo(
+            f"stopped: {done} of {len(asked.cells)} cells are kept; the same command goes on", err=True
+        )
+        raise typer.Exit(130) from None
+    failed = [line for line in lines if "failed" in line]
+    typer.echo(f"{len(lines) - len(failed)} cells measured, {len(failed)} failed: see them as tables with")
+    typer.echo(f"anograd bench table {asked.results}")
+    if failed:
+        raise typer.Exit(3)
+
+
+def _told(progress: runs.Progress) -> str:
+    line = progress.line
+    options = " ".join(f"{name} {value}" for name, value in line["options"].items())
+    names = (line["data"], line["protocol"], options, line["detector"], "seed", line["seed"])
+    what = " ".join([f"{progress.done}/{progress.cells}", *(str(name) for name in names if name != "")])
+    if "failed" in line:
+        return f"{what}: failed: {line['failed']}"
+    first = next(iter(line["scores"].values()))
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in first.items())
+    return f"{what}: {numbers}, {line['fit_seconds']:.1f} s; {_left(progress)}"
+
+
+def _left(progress: runs.Progress) -> str:
+    if progress.left is None:
+        return "time left not known yet"
+    text = f"about {_duration(progress.left)} left"
+    return text + (f" ({progress.untimed} cells of detectors not timed yet)" if progress.untimed else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@app.command()
+def data() -> None:
+    """List the data sets: which are here, which are not, and why."""
+    for name in sets.registry():
+        why = sets.missing(name)
+        typer.echo(f"{name:24} {why or 'here'}")
