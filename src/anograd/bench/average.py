@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from anograd.bench import stats
-from anograd.bench.regimes import SCORE, Cell, cells, split, unknown
+from anograd.bench.regimes import INLIER, SCORE, Cell, cells, split, unknown
 from anograd.bench.results import Line
 from anograd.bench.table import (
     NOT_RUN,
@@ -22,7 +22,6 @@ from anograd.bench.table import (
 )
 
 Units = dict[str, dict[int, float]]  # a data set or a class -> seed -> value
-INLIER = "inlier"
 
 
 def sweep(
@@ -71,7 +70,7 @@ def sweep(
         values = in_order({cell.line["options"].get(option) for cell in found})
         rows = list(dict.fromkeys(cell.row for cell in found))
         units = _units(found, lambda cell: cell.line["options"].get(option), lambda cell: cell.data)
-        whole, left_out = _complete(list(units.values()), {cell.data for cell in found})
+        whole, left_out = complete(list(units.values()), sorted({cell.data for cell in found}))
         columns = _columns(rows, values, units, whole, found, lambda cell: cell.line["options"].get(option))
         head = [f"{option} {value}" if value is not None else f"no {option}" for value in values]
         used = [cell.line for cell in found]
@@ -136,7 +135,7 @@ def inliers(
             here = [cell for cell in found if cell.data == data]
             units = _units(here, lambda cell: cell.data, lambda cell: str(cell.line["options"][INLIER]))
             classes = [str(one) for one in in_order({cell.line["options"][INLIER] for cell in here})]
-            whole, left_out = _complete(list(units.values()), classes)
+            whole, left_out = complete(list(units.values()), classes)
             columns = _columns(rows, [data], units, whole, here, lambda cell: cell.data)
             body.append([data, *columns[0]])
             left = f"; left out, as a detector has no value: {', '.join(left_out)}" if left_out else ""
@@ -183,8 +182,22 @@ def _units(
     return gathered
 
 
-def _complete(units: Sequence[Units], every: Iterable[str]) -> tuple[list[str], list[str]]:
-    every = list(every) if isinstance(every, list) else sorted(every)
+def complete(units: Sequence[Units], every: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the units that all cells of a table have a value of, and the others.
+
+    Parameters
+    ----------
+    units : sequence of mapping of unit to mapping of seed to float
+        One a cell; a unit is a data set or a class.
+    every : iterable of str
+        All units, in the order in which they are named.
+
+    Examples
+    --------
+    >>> complete([{"a": {0: 0.5}, "b": {0: 0.6}}, {"a": {0: 0.7}}], ["a", "b"])
+    (['a'], ['b'])
+    """
+    every = list(every)
     whole = [one for one in every if units and all(one in there for there in units)]
     return whole, [one for one in every if one not in whole]
 

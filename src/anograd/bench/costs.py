@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from anograd.bench.regimes import names, split, unknown, who
+from anograd.bench.regimes import INLIER, names, split, unknown, who
 from anograd.bench.results import Line
 from anograd.bench.table import NOTHING, absent, markdown, origin
 
-INLIER = "inlier"
 NOT_MEASURED = "not measured"
 
 

@@ -17,6 +17,7 @@ from anograd.bench.results import Line
 
 MEASURES = {"auroc": "AUROC", "average_precision": "average precision"}
 SCORE = "score"
+INLIER = "inlier"  # the option of one-class protocols: which class is the normal one
 
 
 @dataclass(frozen=True)
