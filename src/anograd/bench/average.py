@@ -79,7 +79,7 @@ def sweep(
             f"{about(regime, used, measure, what='mean over data sets')} {missing}".strip(),
             markdown(["detector", *head], [[row, *line] for row, *line in zip(rows, *columns, strict=True)]),
             over_which(whole, left_out, "Means"),
-            failures(found),
+            failures(found, option),
             origin(used),
         ]
         made.append("\n\n".join(filter(None, parts)))
@@ -146,7 +146,7 @@ def inliers(
             f"{about(regime, used, measure, what='mean over normal classes')} {missing}".strip(),
             markdown(["data set", *rows], body),
             "\n".join(["Means over:", "", *notes]),
-            failures(found),
+            failures(found, INLIER),
             origin(used),
         ]
         made.append("\n\n".join(filter(None, parts)))

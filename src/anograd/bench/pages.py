@@ -1,12 +1,12 @@
 """Pages with generated tables and pictures: what a TOML file asks for stands between two marks of a page.
 
 A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; what is between is replaced, and all
-else stays. A picture is written to ``pictures/NAME.svg`` beside its page. The TOML file has a ``[[page]]`` with
-its ``path`` for each page and a ``[[page.table]]`` for each table or picture, with ``name``, ``kind``,
+else stays. A picture is written to ``pictures/NAME.svg`` beside its page. The TOML file has a ``[[page]]``
+with its ``path`` for each page and a ``[[page.table]]`` for each table or picture, with ``name``, ``kind``,
 ``results`` (files of result lines), what is chosen of them (``protocol``, ``options``, ``regime``, ``data``,
 ``detectors``), and how it is shown (``measure``, ``scores`` and what its kind needs). At its head it may have
-``root``, the folder of the pages' paths (".." without it), ``folder``, that of the result files ("results"), both
-from the TOML file, and ``[labels]``, what detectors are called.
+``root``, the folder of the pages' paths (".." without it), ``folder``, that of the result files ("results"),
+both from the TOML file, and ``[labels]``, what detectors are called.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def fill_pages(
     Raises
     ------
     ValueError
-        A key, kind, protocol, option, detector, measure or score that is not known, a page without the marks, or
-        a picture of several regimes.
+        A key, kind, protocol, option, detector, measure or score that is not known, a page without the
+        marks, or a picture of several regimes.
     FileNotFoundError
         A page that is not there.
     ImportError
@@ -154,8 +154,8 @@ def fill(text: str, name: str, content: str, page: str = "the page") -> str:
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         there = re.findall(r"<!-- (\S+):begin -->", text)
         raise ValueError(
-            f"{page!r} wants the lines {begin.strip()!r} and {end!r}, once each and in this order, where the table "
-            f"is to stand; it has marks of: {', '.join(there) or 'nothing'}"
+            f"{page!r} wants the lines {begin.strip()!r} and {end!r}, once each and in this order, where "
+            f"the table is to stand; it has marks of: {', '.join(there) or 'nothing'}"
         )
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n{content}\n\n{end}{rest.partition(end)[2]}"
@@ -170,7 +170,10 @@ def _made(table: dict[str, Any], folder: Path, labels: Mapping[str, str], where:
     _keys(table, (*NEEDED, *CHOOSE, *own), (*NEEDED, *kind.needs), where)
     every = [line for name in table["results"] for line in read(folder / name)]
     try:
-        lines = choose(every, **{key: table[key] for key in CHOOSE if key in table})
+        chosen = {key: table[key] for key in CHOOSE if key in table}
+        if "against" in table and "detectors" in table:
+            chosen["detectors"] = [*table["detectors"], table["against"]]
+        lines = choose(every, **chosen)
         if not lines:
             return NOTHING, ""
         shown = {key: table[key] for key in own if key in table}

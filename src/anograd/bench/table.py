@@ -177,12 +177,13 @@ def about(regime: Regime, lines: Sequence[Line], measure: str, what: str = "") -
         What the values are means of besides seeds.
     """
     seeds = sorted({line["seed"] for line in lines})
-    values = f"{MEASURES.get(measure, measure.replace('_', ' '))}, "
+    name = MEASURES.get(measure, measure.replace("_", " "))
+    values = f"{name[0].upper()}{name[1:]}, "
     if len(seeds) == 1:
         values += f"{what or 'one seed'}{f', one seed ({seeds[0]})' if what else f' ({seeds[0]})'}"
     else:
         listed = f"{', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
-        values += f"{what + ', ' if what else ''}mean ± half of the 95 % interval over seeds {listed}"
+        values += f"{what or 'mean'} ± half of the 95 % interval over seeds {listed}"
     rows, known = _range(lines, "trained_on"), _range(lines, "known")
     return f"**{regime}.** {values}; trained on {rows} rows, {known} known anomalies."
 
@@ -231,15 +232,23 @@ def absent(
     return f"Not measured yet: {', '.join(missing)}." if missing else ""
 
 
-def failures(found: Iterable[Cell]) -> str:
-    """Return what failed, with its message, as a list; nothing where nothing did."""
+def failures(found: Iterable[Cell], option: str = "") -> str:
+    """Return what failed, with its message, as a list; nothing where nothing did.
+
+    Parameters
+    ----------
+    found : iterable of Cell
+    option : str
+        One that the cells differ in, which is then said of each.
+    """
     where: dict[tuple[str, str], dict[str, set[int]]] = {}
     for cell in found:
         if cell.failed:
             message = " ".join(cell.failed.split())
             message = message if len(message) <= MESSAGE else message[:MESSAGE] + " ..."
             sets = where.setdefault((cell.row, message), {})
-            sets.setdefault(cell.data, set()).add(cell.seed)
+            told = f", {option} {cell.line['options'].get(option)}" if option else ""
+            sets.setdefault(cell.data + told, set()).add(cell.seed)
     items = []
     for (row, message), sets in where.items():
         places = (f"{data} (seed {', '.join(map(str, sorted(seeds)))})" for data, seeds in sets.items())
