@@ -43,7 +43,7 @@ def extremes(images: NDArray[Any], scores: Floats, p: Floats, *, title: str, cou
     order = np.argsort(-scores, kind="stable")
     columns = min(8, count)
     lines = -(-count // columns)
-    figure = _figure(1.25 * columns + 0.3, 2 * (1.62 * lines + 0.35) + 0.4)
+    figure = new_figure(1.25 * columns + 0.3, 2 * (1.62 * lines + 0.35) + 0.4)
     figure.suptitle(title, fontsize=13, wrap=True)
     halves = figure.subfigures(2, 1, squeeze=False)[:, 0]
     blocks = ((f"The {count} most anomalous", order[:count]), (f"The {count} least anomalous", order[::-1]))
@@ -85,7 +85,7 @@ def strips(groups: Mapping[str, Floats], line: float, *, title: str, meaning: st
     ImportError
         Pictures need ``pip install 'anograd[report]'``.
     """
-    figure = _figure(9, 1.1 + 1.4 * len(groups))
+    figure = new_figure(9, 1.1 + 1.4 * len(groups))
     figure.suptitle(title, fontsize=13, wrap=True)
     axes: Axes = figure.subplots()
     every = np.concatenate(list(groups.values()))
@@ -125,7 +125,19 @@ def _heap(bins: NDArray[Any]) -> Floats:
     return heights
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty picture.
+
+    Parameters
+    ----------
+    width, height : float
+        In inches.
+
+    Raises
+    ------
+    ImportError
+        Pictures need ``pip install 'anograd[report]'``.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
