@@ -21,7 +21,7 @@ from typing import Any
 from anograd.bench import plots
 from anograd.bench.average import inliers, sweep
 from anograd.bench.costs import costs
-from anograd.bench.regimes import INLIER, MEASURES, cells, means, only, unknown
+from anograd.bench.regimes import INLIER, MEASURES, SCORE, cells, means, only, unknown
 from anograd.bench.results import Line, read
 from anograd.bench.table import NOTHING, absent, origin, tables
 from anograd.report import write_whole
@@ -262,7 +262,11 @@ def choose(
 
 
 def describe(
-    lines: Iterable[Line], measure: str = "auroc", *, labels: Mapping[str, str] | None = None
+    lines: Iterable[Line],
+    measure: str = "auroc",
+    *,
+    scores: Sequence[str] = (SCORE,),
+    labels: Mapping[str, str] | None = None,
 ) -> str:
     """Return the tables of all regimes in some result lines, to be read in a terminal.
 
@@ -272,19 +276,21 @@ def describe(
         Result lines. Where the normal class changes (option "inlier"), tables are means over it.
     measure : str
         High = better.
+    scores : sequence of str
+        Which scores of each fit, such as ("score", "twin").
     labels : mapping of str to str, optional
         What detectors are called.
 
     Raises
     ------
     ValueError
-        A measure that no line has.
+        A measure or score that no line has.
     """
     lines = list(lines)
     turns = [line for line in lines if INLIER in line["options"]]
     others = [line for line in lines if INLIER not in line["options"]]
     parts = [
-        tables(others, measure, labels=labels) if others else "",
-        inliers(turns, measure, labels=labels) if turns else "",
+        tables(others, measure, scores=scores, labels=labels) if others else "",
+        inliers(turns, measure, scores=scores, labels=labels) if turns else "",
     ]
     return "\n\n".join(filter(None, parts)) or NOTHING

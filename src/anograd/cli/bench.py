@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from anograd.bench import plan as plans
 from anograd.bench import results, sets
 from anograd.bench import run as runs
+from anograd.bench.pages import describe, fill_pages
+from anograd.bench.roster import roster
 from anograd.cli.app import Commands, argument, option
 
 
@@ -114,3 +116,30 @@ def data() -> None:
     for name in sets.registry():
         why = sets.missing(name)
         typer.echo(f"{name:24} {why or 'here'}")
+
+
+@app.command()
+def table(
+    files: Annotated[list[Path] | None, argument("[RESULTS.jsonl]...", "What runs wrote.")] = None,
+    measure: Annotated[str, option("Such as auroc, average_precision or f1.")] = "auroc",
+    score: Annotated[list[str] | None, option("Scores of each fit, such as twin; repeat for more.")] = None,
+    pages: Annotated[Path | None, option("Fill the pages that this TOML file names instead.")] = None,
+    check: Annotated[bool, option("Only tell whether pages are out of date, by the exit code.")] = False,
+) -> None:
+    """Turn results into tables: on the terminal, or in the pages of a documentation."""
+    labels = {name: entrant.label for name, entrant in roster().items()}
+    if (pages is None) == (not files):
+        raise typer.BadParameter("either files of results or --pages is wanted, such as results/quick.jsonl")
+    if pages is not None:
+        stale = fill_pages(pages, check, labels=labels)
+        for path in stale:
+            typer.echo(f"{path}: {'is out of date' if check else 'made anew'}")
+        raise typer.Exit(1 if check and stale else 0)
+    lines = []
+    for path in files or []:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no results file {str(path)!r}: anograd bench RUN.toml writes one"
+            )
+        lines += results.read(path)
+    typer.echo(describe(lines, measure, scores=score or ("score",), labels=labels))
