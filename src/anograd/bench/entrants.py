@@ -1,4 +1,4 @@
-"""What takes part: how a detector is fitted, which known anomalies it uses, and what it is called in tables."""
+"""What takes part: how a detector is fitted, which known anomalies it uses, what it is called in tables."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Result lines: one line of JSON a cell, appended as it is measured, so that a run that was cut off goes on.
 
-A line says what was measured (``data``, ``protocol``, ``options``, ``detector``, ``settings``, ``seed``), under which
-conditions (``regime``, ``trained_on``, ``known``, ``test_rows``, ``test_anomalies``), what came out (``scores``: for each
-score that the fit gives, its measures by name), what it cost (``fit_seconds``, ``cpu_seconds``, ``score_seconds``,
-``peak_mib``, ``weights``), and where (versions, ``machine``, ``commit``). A cell that failed has ``failed``, the message, in
-place of ``scores``.
+A line says what was measured (``data``, ``protocol``, ``options``, ``detector``, ``settings``, ``seed``),
+under which conditions (``regime``, ``trained_on``, ``known``, ``test_rows``, ``test_anomalies``), what came
+out (``scores``: for each score that the fit gives, its measures by name), what it cost (``fit_seconds``,
+``cpu_seconds``, ``score_seconds``, ``peak_mib``, ``weights``), and where (versions, ``machine``, ``commit``).
+A cell that failed has ``failed``, the message, in place of ``scores``.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def read(path: Path) -> list[Line]:
             if number == len(rows) and not row.endswith("\n"):
                 break
             raise ValueError(
-                f"line {number} of {str(path)!r} is no result: {row.strip()[:60]!r}; remove the line, and its "
-                "cell is measured anew"
+                f"line {number} of {str(path)!r} is no result: {row.strip()[:60]!r}; remove the line, and "
+                "its cell is measured anew"
             ) from error
     return list(found.values())
 
