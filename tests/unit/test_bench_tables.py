@@ -153,6 +153,16 @@ def test_scores_and_settings_are_rows_of_their_own():
     assert "Not measured yet: absent." in text
 
 
+def test_detectors_of_one_label_stay_apart():
+    text = tables([line("a", "x", 0.9), line("b", "x", 0.5)], labels={"a": "Same", "b": "Same"})
+    assert [row(text, name)[0][1] for name in ("Same [a]", "Same [b]")] == ["**0.900**", "0.500"]
+
+
+def test_a_cell_that_two_files_have_counts_once():
+    again = [{**one, "scores": {"score": {"auroc": 0.1}}} for one in SMALL[:1]]
+    assert describe([*SMALL, *again]) == tables([*again, *SMALL[1:]])
+
+
 def test_names_that_are_not_there_have_the_nearest():
     with pytest.raises(ValueError, match=r"no measure is called 'aurok'; wanted: .*; nearest: 'auroc'"):
         tables(SMALL, "aurok")
