@@ -69,9 +69,12 @@ def sweep(
             continue
         values = in_order({cell.line["options"].get(option) for cell in found})
         rows = list(dict.fromkeys(cell.row for cell in found))
+        seeds = len({cell.seed for cell in found})
         units = _units(found, lambda cell: cell.line["options"].get(option), lambda cell: cell.data)
         whole, left_out = complete(list(units.values()), sorted({cell.data for cell in found}))
-        columns = _columns(rows, values, units, whole, found, lambda cell: cell.line["options"].get(option))
+        columns = _columns(
+            rows, values, units, whole, found, lambda cell: cell.line["options"].get(option), seeds
+        )
         head = [f"{option} {value}" if value is not None else f"no {option}" for value in values]
         used = [cell.line for cell in found]
         missing = absent(group, detectors, labels)
@@ -130,13 +133,14 @@ def inliers(
         if not found:
             continue
         rows = list(dict.fromkeys(cell.row for cell in found))
+        seeds = len({cell.seed for cell in found})
         body, notes = [], []
         for data in sorted({cell.data for cell in found}):
             here = [cell for cell in found if cell.data == data]
             units = _units(here, lambda cell: cell.data, lambda cell: str(cell.line["options"][INLIER]))
             classes = [str(one) for one in in_order({cell.line["options"][INLIER] for cell in here})]
             whole, left_out = complete(list(units.values()), classes)
-            columns = _columns(rows, [data], units, whole, here, lambda cell: cell.data)
+            columns = _columns(rows, [data], units, whole, here, lambda cell: cell.data, seeds)
             body.append([data, *columns[0]])
             left = f"; left out, as a detector has no value: {', '.join(left_out)}" if left_out else ""
             notes.append(f"- {data}: normal classes {', '.join(whole) or 'none'}{left}")
@@ -213,9 +217,9 @@ def _columns(
     whole: Sequence[str],
     found: Sequence[Cell],
     column: Callable[[Cell], Any],
+    seeds: int,
 ) -> list[list[str]]:
-    """Return a table's columns, the best of each bold."""
-    seeds = {cell.seed for cell in found}
+    """Return a table's columns, the best of each bold; a mean over fewer or more seeds says over how many."""
     columns = []
     for value in values:
         run = {cell.row for cell in found if column(cell) == value}
@@ -228,7 +232,7 @@ def _columns(
                 numbers.append(None)
                 continue
             mean = stats.pooled(_of(there, whole))
-            texts.append(shown(mean) + (f" ({mean.count})" if mean.count != len(seeds) else ""))
+            texts.append(shown(mean) + (f" ({mean.count})" if mean.count != seeds else ""))
             numbers.append(mean.value)
         columns.append(bold(texts, numbers))
     return columns

@@ -22,7 +22,7 @@ from anograd.bench import plots
 from anograd.bench.average import inliers, sweep
 from anograd.bench.costs import costs
 from anograd.bench.regimes import INLIER, MEASURES, SCORE, cells, means, only, unknown
-from anograd.bench.results import Line, read
+from anograd.bench.results import Line, key, read
 from anograd.bench.table import NOTHING, absent, origin, tables
 from anograd.report import write_whole
 
@@ -166,17 +166,17 @@ def _made(table: dict[str, Any], folder: Path, labels: Mapping[str, str], where:
     if (given := table.get("kind")) is not None and given not in KINDS:
         raise ValueError(f"{where}: {unknown(str(given), KINDS, 'kind')}")
     kind = KINDS[given or "table"]
-    own = tuple(key for key in kind.keys if key not in CHOOSE)
+    own = tuple(one for one in kind.keys if one not in CHOOSE)
     _keys(table, (*NEEDED, *CHOOSE, *own), (*NEEDED, *kind.needs), where)
-    every = [line for name in table["results"] for line in read(folder / name)]
+    every = once(line for name in table["results"] for line in read(folder / name))
     try:
-        chosen = {key: table[key] for key in CHOOSE if key in table}
+        chosen = {one: table[one] for one in CHOOSE if one in table}
         if "against" in table and "detectors" in table:
             chosen["detectors"] = [*table["detectors"], table["against"]]
         lines = choose(every, **chosen)
         if not lines:
             return NOTHING, ""
-        shown = {key: table[key] for key in own if key in table}
+        shown = {one: table[one] for one in own if one in table}
         made = kind.make(lines, **shown, detectors=table.get("detectors"), labels=labels)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
@@ -190,10 +190,10 @@ def _made(table: dict[str, Any], folder: Path, labels: Mapping[str, str], where:
 
 def _keys(given: Mapping[str, Any], known: Iterable[str], needed: Iterable[str], where: str) -> None:
     known = tuple(known)
-    for key in given:
-        if key not in known:
-            raise ValueError(f"{where}: {unknown(key, known, 'key')}")
-    if missing := [key for key in needed if key not in given]:
+    for one in given:
+        if one not in known:
+            raise ValueError(f"{where}: {unknown(one, known, 'key')}")
+    if missing := [one for one in needed if one not in given]:
         raise ValueError(
             f"{where}: it has {', '.join(given) or 'no keys'}; wanted as well: {', '.join(missing)}"
         )
@@ -261,6 +261,11 @@ def choose(
     ]
 
 
+def once(lines: Iterable[Line]) -> list[Line]:
+    """Return the last line of each cell, where several files may have measured the same one."""
+    return list({key(line): line for line in lines}.values())
+
+
 def describe(
     lines: Iterable[Line],
     measure: str = "auroc",
@@ -286,7 +291,7 @@ def describe(
     ValueError
         A measure or score that no line has.
     """
-    lines = list(lines)
+    lines = once(lines)
     turns = [line for line in lines if INLIER in line["options"]]
     others = [line for line in lines if INLIER not in line["options"]]
     parts = [

@@ -187,6 +187,8 @@ def names(
 ) -> dict[str, str]:
     """Return what detectors are called, by `who`: label, and settings that differ among those of one name.
 
+    Detectors that share a label have their names after it.
+
     Parameters
     ----------
     lines : iterable of dict
@@ -211,7 +213,13 @@ def names(
         label = (labels or {}).get(line["detector"], line["detector"])
         told = _differing(line["settings"], settings[line["detector"]], swept)
         found[key] = f"{label} ({', '.join(told)})" if told else label
-    return found
+    of_label: dict[str, set[str]] = {}
+    for key, line in everyone.items():
+        of_label.setdefault(found[key], set()).add(line["detector"])
+    return {
+        key: f"{name} [{everyone[key]['detector']}]" if len(of_label[name]) > 1 else name
+        for key, name in found.items()
+    }
 
 
 def _differing(own: Mapping[str, Any], every: Sequence[Mapping[str, Any]], swept: str | None) -> list[str]:

@@ -80,10 +80,10 @@ def _one(regime: Regime, lines: Sequence[Line], measure: str, found: Sequence[Ce
     whole, left_out = stats.blocks(table)
     left_out = [name for name in data if name not in whole]
     placed = stats.ranks(table)
-    grid = [
-        [text([c for c in found if (c.row, c.data) == (row, one)], len(seeds)) for one in data]
-        for row in rows
-    ]
+    by_place: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        by_place.setdefault((cell.row, cell.data), []).append(cell)
+    grid = [[text(by_place.get((row, one), []), len(seeds)) for one in data] for row in rows]
     columns = [
         bold([line[i] for line in grid], [table.get(row, {}).get(one) for row in rows])
         for i, one in enumerate(data)
