@@ -1,6 +1,6 @@
 """Every table in README and docs, made anew from the result lines: ``python benchmarks/tables.py``.
 
-A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; what is between is replaced. With
+Tables of what ``anograd bench`` measured are asked for by ``pages.toml``, all others are made here. A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; what is between is replaced. With
 ``--check`` nothing is written, and the exit code tells whether something would be.
 """
 
@@ -12,14 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tables_bench
 import tables_gradient
 import tables_r2ad2
 import tables_score_test
+from anograd.bench.pages import fill_pages
+from anograd.bench.roster import roster
 from gradcon_images import AUTHORS
 from table_parts import Line, latest, markdown, origin, spread
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "detectors.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def images() -> str:
@@ -98,6 +101,7 @@ TABLES = {
     **tables_r2ad2.TABLES,
     **tables_gradient.TABLES,
     **tables_score_test.TABLES,
+    **tables_bench.TABLES,
 }
 
 
@@ -116,10 +120,13 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     stale = [page for page in PAGES if fill(page.read_text()) != page.read_text()]
-    for page in stale:
-        print(f"{page.relative_to(ROOT)}: {'is out of date' if check else 'made anew'}")
-        if not check:
+    if not check:
+        for page in stale:
             page.write_text(fill(page.read_text()))
+    labels = {name: entrant.label for name, entrant in roster().items()}
+    stale += fill_pages(ROOT / "benchmarks" / "pages.toml", check, labels=labels)
+    for page in dict.fromkeys(stale):
+        print(f"{page.relative_to(ROOT)}: {'is out of date' if check else 'made anew'}")
     sys.exit(1 if check and stale else 0)
 
 

@@ -64,7 +64,7 @@ def test_a_file_that_is_not_there_is_named(own_folder):
 def test_an_unknown_set_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match="no data set 'brest_cancer'; did you mean 'breast_cancer'"):
         sets.find("brest_cancer")
-    assert unknown("word", "zzz", ["b", "a"]) == "there is no word 'zzz'; wanted is one of: a, b"
+    assert str(unknown("zzz", ["b", "a"], "word")) == "there is no word 'zzz'; wanted is one of: a, b"
 
 
 def test_fetched_rows_are_checked_kept_and_not_fetched_twice(own_folder, monkeypatch):
@@ -131,14 +131,14 @@ def numbers(rows):
 
 @given(
     seed=st.integers(0, 10**6),
-    known=st.sampled_from([0, 3, 20, 60, 100, 300]),
+    known=st.sampled_from([0, 3, 20, 50, 300]),
     pollution=st.sampled_from([0.0, 0.05, 0.1]),
 )
 @settings(max_examples=30, deadline=None)
 def test_r2ad2_splits_have_the_known_anomalies_and_the_pollution_asked_for(seed, known, pollution):
     loaded = table()
     protocol = R2AD2(known=known, pollution=pollution)
-    if pollution and known > 60:
+    if pollution and known == 300:
         with pytest.raises(ValueError, match="unlabelled anomalies beside"):
             protocol.split(TABLE, loaded, seed)
         return

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from anograd.bench import stats
-from anograd.bench.regimes import INLIER, SCORE, Cell, cells, split, unknown
+from anograd.bench.names import unknown
+from anograd.bench.regimes import INLIER, SCORE, Cell, cells, split
 from anograd.bench.results import Line
 from anograd.bench.table import (
     NOT_RUN,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from anograd.bench.regimes import INLIER, names, split, unknown, who
+from anograd.bench.names import unknown
+from anograd.bench.regimes import INLIER, names, split, who
 from anograd.bench.results import Line
 from anograd.bench.table import NOTHING, absent, markdown, origin
 

@@ -6,27 +6,26 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def unknown(what: str, name: str, names: Iterable[str], more: str = "") -> str:
-    """Return the message for a name that is not among those known.
+def unknown(given: str, names: Iterable[str], what: str, more: str = "") -> ValueError:
+    """Return the error of a name that is not among those known.
 
     Parameters
     ----------
-    what : str
-        What is called so, such as "detector".
-    name : str
-        What was given.
+    given : str
     names : iterable of str
         Those known.
+    what : str
+        What is called so, such as "detector".
     more : str
-        Where they are listed, if there are many.
+        Where the names are listed, if there are many.
 
     Examples
     --------
-    >>> unknown("data set", "mnis", ["mnist", "cifar10"])
-    "there is no data set 'mnis'; did you mean 'mnist'? wanted is one of: cifar10, mnist"
+    >>> print(unknown("mnis", ["mnist", "cifar10"], "data set"))
+    there is no data set 'mnis'; did you mean 'mnist'? wanted is one of: cifar10, mnist
     """
-    known = sorted(names)
-    near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    ending = more or f"wanted is one of: {', '.join(known)}"
-    return f"there is no {what} {name!r}{hint or ';'} {ending}"
+    known = sorted(map(str, names))
+    near = get_close_matches(str(given).lower(), known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    wanted = more or f"wanted is one of: {', '.join(known) or 'none'}"
+    return ValueError(f"there is no {what} {given!r}; {hint}{wanted}")

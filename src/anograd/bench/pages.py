@@ -21,7 +21,8 @@ from typing import Any
 from anograd.bench import plots
 from anograd.bench.average import inliers, sweep
 from anograd.bench.costs import costs
-from anograd.bench.regimes import INLIER, MEASURES, SCORE, cells, means, only, unknown
+from anograd.bench.names import unknown
+from anograd.bench.regimes import INLIER, MEASURES, SCORE, cells, means, only
 from anograd.bench.results import Line, key, read
 from anograd.bench.table import NOTHING, absent, origin, tables
 from anograd.report import write_whole

@@ -131,7 +131,7 @@ def _plan(path: Path, asked: dict[str, Any]) -> Plan:
     for name, settings in own.items():
         base = settings.get("detector", name)
         if base not in entrants:
-            raise ValueError(f"[detectors.{name}]: {unknown('detector', base, entrants)}")
+            raise ValueError(f"[detectors.{name}]: {unknown(base, entrants, 'detector')}")
         named[name] = (base, {word: value for word, value in settings.items() if word != "detector"})
     seeds = asked.get("seeds", [0, 1, 2])
     cells: dict[str, Cell] = {}
@@ -158,13 +158,13 @@ def _cells(run: Any, named: Mapping[str, tuple[str, dict[str, Any]]], seeds: Seq
         if word not in run:
             raise ValueError(f"{word} is not said; write {EXAMPLE}")
     if run["protocol"] not in PROTOCOLS:
-        raise ValueError(unknown("protocol", str(run["protocol"]), PROTOCOLS))
+        raise unknown(run["protocol"], PROTOCOLS, "protocol")
     protocol = PROTOCOLS[run["protocol"]]
     data = list(_matching(_listed(run["data"])))
     detectors = _listed(run["detectors"])
     for name in detectors:
         if name not in named:
-            raise ValueError(unknown("detector", str(name), named))
+            raise unknown(name, named, "detector")
     seeds = run.get("seeds", seeds)
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
         raise ValueError(f"seeds = {seeds!r}: whole numbers are wanted, such as [0, 1, 2]")
@@ -219,4 +219,4 @@ def _listed(value: Any) -> list[Any]:
 def _known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     for word in given:
         if word not in known:
-            raise ValueError(unknown(what, word, known))
+            raise unknown(word, known, what)

@@ -13,7 +13,8 @@ import numpy as np
 
 from anograd.bench import stats
 from anograd.bench.average import complete, in_order
-from anograd.bench.regimes import MEASURES, SCORE, Cell, cells, means, only, unknown
+from anograd.bench.names import unknown
+from anograd.bench.regimes import MEASURES, SCORE, Cell, cells, means, only
 from anograd.bench.results import Line
 from anograd.pictures import new_figure
 

@@ -5,7 +5,6 @@ Numbers are compared only within a regime: one protocol with one set of options,
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anograd.bench import stats
+from anograd.bench.names import unknown
 from anograd.bench.results import Line
 
 MEASURES = {"auroc": "AUROC", "average_precision": "average precision"}
@@ -275,24 +275,3 @@ def only(lines: Sequence[Line], swept: Sequence[str] = ()) -> Regime:
 def _one_of(given: str, wanted: Iterable[str], what: str) -> None:
     if given not in (wanted := sorted(wanted)):
         raise unknown(given, wanted, what)
-
-
-def unknown(given: str, wanted: Iterable[str], what: str) -> ValueError:
-    """Return the error of a name that is not known: what was given, what is wanted, and the nearest of it.
-
-    Parameters
-    ----------
-    given : str
-    wanted : iterable of str
-    what : str
-        Of what it is a name.
-
-    Examples
-    --------
-    >>> str(unknown("aurok", ["auroc", "average_precision"], "measure"))
-    "no measure is called 'aurok'; wanted: auroc, average_precision; nearest: 'auroc'"
-    """
-    wanted = list(wanted)
-    near = difflib.get_close_matches(given, wanted, n=1, cutoff=0.5)
-    hint = f"; nearest: {near[0]!r}" if near else ""
-    return ValueError(f"no {what} is called {given!r}; wanted: {', '.join(wanted) or 'none'}{hint}")

@@ -119,7 +119,7 @@ def find(name: str) -> DataSet:
     """
     sets = registry()
     if name not in sets:
-        raise ValueError(unknown("data set", name, sets, "anograd bench data lists them all"))
+        raise unknown(name, sets, "data set", "anograd bench data lists them all")
     return sets[name]
 
 

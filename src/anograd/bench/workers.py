@@ -17,6 +17,7 @@ from anograd.bench.results import Line
 from anograd.bench.roster import roster
 
 SLICE = 0.5  # seconds between two looks at the clock
+GRACE = 5.0  # seconds that a process may take to end
 START = 120.0  # seconds that a process may take to load what it needs
 
 
@@ -67,6 +68,11 @@ def measured(
                 yield cell, line
     finally:
         for worker in workers:
+            worker.pipe.close()  # which ends a process that waits for a cell
+        for worker in workers:
+            if worker.cell is not None:
+                worker.process.kill()
+            worker.process.join(GRACE)
             worker.process.kill()
             worker.process.join()
 
