@@ -32,7 +32,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "autoencoder": {"epoch_num": 30},
     "catboost": {"iterations": 100},
     "deep-svdd": {"epochs": 20, "learning_rate": 1e-3},
-    "deepsad": {"pretraining": 20, "epochs": 30},
+    "deepsad": {"pretraining": 20, "epochs": 30, "rate": 1e-3},
     "devnet": {"epochs": 10},
     "gradient-trees": {"epochs": 20, "size": 8, "trees": {"iterations": 50}},
     "histogram-boosting": {"max_iter": 20},
@@ -187,13 +187,13 @@ def test_deepsad_pulls_rows_in_and_pushes_known_anomalies_out() -> None:
     X, y, _, _ = task()
 
     def apart(labels: np.ndarray) -> float:
-        score = deepsad.fit_deepsad(X, labels, seed=0, pretraining=10, epochs=30).scores["score"]
+        score = deepsad.fit_deepsad(X, labels, seed=0, pretraining=10, epochs=30, rate=1e-3).scores["score"]
         distances = score(X)
         return float(distances[y == 1].mean() / distances[y == 0].mean())
 
     assert apart(y) > 10 * apart(np.zeros_like(y))
-    untrained = deepsad.fit_deepsad(X, y, seed=0, pretraining=10, epochs=0).scores["score"](X)
-    trained = deepsad.fit_deepsad(X, y, seed=0, pretraining=10, epochs=30).scores["score"](X)
+    untrained = deepsad.fit_deepsad(X, y, seed=0, pretraining=10, epochs=0, rate=1e-3).scores["score"](X)
+    trained = deepsad.fit_deepsad(X, y, seed=0, pretraining=10, epochs=30, rate=1e-3).scores["score"](X)
     assert trained[y == 0].mean() < 0.5 * untrained[y == 0].mean()
 
 
