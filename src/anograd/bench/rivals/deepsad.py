@@ -95,8 +95,8 @@ def fit_deepsad(
     epochs : int, default 50
     batch : int, default 128
     rate : float, default 1e-4
-        Of Adam, in pretraining and training. ADBench writes 1e-3 and a fall to a tenth that its scheduler makes
-        before the first step.
+        Of Adam, in pretraining and training. ADBench writes 1e-3 and a fall to a tenth that its
+        scheduler makes before the first step.
     """
     rows, known = torch.tensor(X), torch.tensor(y)
     widths = (rows.shape[1], *hidden, code)
@@ -136,7 +136,7 @@ ENTRANTS = {
     "deepsad": Entrant(
         naming(fit_deepsad),
         "DeepSAD",
-        "ADBench's settings: encoder 100-20-10, 100 epochs of pretraining and 50 of training, rate 1e-4, eta 1",
+        "ADBench's: encoder 100-20-10, 100 epochs of pretraining and 50 of training, rate 1e-4, eta 1",
         known="used",
         paper=PAPER,
     )
