@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 
-import a3
 import record
 import table_sets
 from anograd import R2AD2
+from anograd.bench.rivals import a3, columns
 from anograd.detectors.published import SIZES, SMALL
 from anograd.evaluate import ranking
 from table_sets import Split
@@ -132,8 +132,8 @@ def measure(data: Split, score: Score) -> Line:
 
 def fit(method: str, name: str, data: Split, seed: int, arguments: argparse.Namespace) -> tuple[Fitted, Line]:
     """Return the scores that a fit gives, by name, and what is to be recorded beside."""
+    X, y = data.labelled()
     if method == "default":
-        X, y = data.labelled()
         detector = R2AD2(random_state=seed, device="cpu").fit(X, y)
         scores = {
             "default": detector.anomaly_score,
@@ -144,14 +144,13 @@ def fit(method: str, name: str, data: Split, seed: int, arguments: argparse.Name
         return scores, more | {"live_entries": live_entries(detector)}
     if method.startswith("published"):
         return _fit_published(method, name, data, seed, arguments)
+    rows = X, y.astype(np.int8)
     if method == "columns":
-        return {method: a3.fit_columns(data.normal, data.known, seed=seed)}, {}
+        return {method: columns.fit_columns(*rows, seed=seed).scores["score"]}, {}
     if method == "a3":
         batch = SIZES[name][2]
-        score = a3.fit_a3(
-            data.normal, data.known, widths=SMALL, batch=batch, epochs=arguments.epochs_a3, seed=seed
-        )
-        return {method: score}, {"batch": batch, "widths": SMALL}
+        fitted = a3.fit_a3(*rows, widths=SMALL, batch=batch, epochs=arguments.epochs_a3, seed=seed)
+        return {method: fitted.scores["score"]}, {"batch": batch, "widths": SMALL}
     return {method: _fit_forest(method, data, seed)}, {}
 
 

@@ -93,7 +93,9 @@ def _isolation(n: int, seed: int, **settings: Any) -> Any:
 
 
 def _one_class(n: int, seed: int, **settings: Any) -> Any:
-    return OneClassSVM(**settings)
+    machine = OneClassSVM(**settings)
+    machine.random_state = seed  # its constructor takes none, and would ask NumPy's global generator
+    return machine
 
 
 def _density(n: int, seed: int, **settings: Any) -> Any:

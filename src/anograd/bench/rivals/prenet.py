@@ -79,6 +79,34 @@ def pairs(normal: Tensor, known: Tensor, batch: int) -> tuple[Tensor, Tensor, Te
     return left, right, wanted
 
 
+def train(
+    normal: Tensor,
+    known: Tensor,
+    *,
+    seed: int,
+    hidden: int = 20,
+    steps: int = 1000,
+    batch: int = 512,
+    partners: int = 30,
+) -> tuple[PairNetwork, Tensor, Tensor]:
+    """Return the trained network, and the partners for scores: known anomalies and unmarked rows.
+
+    Parameters
+    ----------
+    normal, known : torch.Tensor, (n, p)
+    seed, hidden, steps, batch, partners : int
+        As for `fit_prenet`; steps of all epochs.
+    """
+    with seeded(seed):
+        network = PairNetwork(normal.shape[1], hidden)
+        optimizer = torch.optim.RMSprop(network.parameters(), lr=RATE, weight_decay=DECAY)
+        for _ in range(steps):
+            left, right, wanted = pairs(normal, known, batch)
+            step(optimizer, (network(left, right) - wanted).abs().mean())
+        lefts, rights = (rows[torch.randint(len(rows), (partners,))] for rows in (known, normal))
+    return network, lefts, rights
+
+
 def fit_prenet(
     X: Rows,
     y: Known,
@@ -108,14 +136,9 @@ def fit_prenet(
         Of either kind, for a row that is scored.
     """
     normal, known = parted(X, y)
-    with seeded(seed):
-        network = PairNetwork(normal.shape[1], hidden)
-        optimizer = torch.optim.RMSprop(network.parameters(), lr=RATE, weight_decay=DECAY)
-        for _ in range(epochs * steps):
-            left, right, wanted = pairs(normal, known, batch)
-            loss = (network(left, right) - wanted).abs().mean()
-            step(optimizer, loss)
-        lefts, rights = (rows[torch.randint(len(rows), (partners,))] for rows in (known, normal))
+    network, lefts, rights = train(
+        normal, known, seed=seed, hidden=hidden, steps=epochs * steps, batch=batch, partners=partners
+    )
     return Fitted({"score": score_by(lambda x: network.mean_over(lefts, x, rights))}, weights(network))
 
 

@@ -11,7 +11,7 @@ from anograd.bench.rivals.network import naming
 from anograd.detectors.paper import Paper
 
 SCORED_AT_ONCE = 1024
-INDUCTIVE = "the rows to learn from and the row in question make the distribution; other scored rows do not"
+INDUCTIVE = "the rows to learn from and the row in question make the distribution, not others that are scored"
 
 ECOD = Paper(
     title="ECOD: Unsupervised Outlier Detection Using Empirical Cumulative Distribution Functions",
