@@ -97,8 +97,8 @@ def published() -> str:
     if not rows:
         return "Not measured yet."
     head = (
-        "data set", "detector", "labelled", "seeds", "AUROC, published", "ours (lowest to highest)", "difference",
-        "AP, published", "ours (lowest to highest)",
+        "data set", "detector", "labelled", "seeds", "AUROC, published", "ours (lowest to highest)",
+        "difference", "AP, published", "ours (lowest to highest)",
     )  # fmt: skip
     told = f"Percent. {near} of {len(rows)} mean AUROCs lie within {NEAR:.0f} points of the published ones."
     return "\n\n".join([told, markdown(head, rows), origin(used)])

@@ -1,4 +1,4 @@
-"""``anograd bench`` as a user types it: a run, its tables, the data sets, and what it says when something is wrong."""
+"""``anograd bench`` as a user types it: a run, its tables, the data sets, and what it says of mistakes."""
 
 from __future__ import annotations
 
