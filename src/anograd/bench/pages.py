@@ -22,7 +22,7 @@ from anograd.bench import plots
 from anograd.bench.average import inliers, sweep
 from anograd.bench.costs import costs
 from anograd.bench.names import unknown
-from anograd.bench.regimes import INLIER, MEASURES, SCORE, cells, means, only
+from anograd.bench.regimes import INLIER, MEASURES, SCORE, cells, check_scores, means, only
 from anograd.bench.results import Line, key, read
 from anograd.bench.table import NOTHING, absent, origin, tables
 from anograd.report import write_whole
@@ -177,6 +177,7 @@ def _made(table: dict[str, Any], folder: Path, labels: Mapping[str, str], where:
         lines = choose(every, **chosen)
         if not lines:
             return NOTHING, ""
+        check_scores(lines, table.get("scores", ()))
         shown = {one: table[one] for one in own if one in table}
         made = kind.make(lines, **shown, detectors=table.get("detectors"), labels=labels)
     except ValueError as error:
@@ -293,6 +294,7 @@ def describe(
         A measure or score that no line has.
     """
     lines = once(lines)
+    check_scores(lines, scores)
     turns = [line for line in lines if INLIER in line["options"]]
     others = [line for line in lines if INLIER not in line["options"]]
     parts = [

@@ -135,13 +135,14 @@ def cells(
     Raises
     ------
     ValueError
-        A measure or a score that no line has.
+        A measure that no line has, or scores of which no line has any.
     """
     measured = [one for line in lines for one in line.get("scores", {}).items()]
     if measured:
         _one_of(measure, {name for _, values in measured for name in values}, "measure")
-        for score in scores:
-            _one_of(score, {name for name, _ in measured}, "score")
+        there = {name for name, _ in measured}
+        if not there.intersection(scores):
+            _one_of(scores[0], there, "score")
     called = names(lines, labels, swept)
     groups: dict[str, list[Line]] = {}
     for line in lines:
@@ -270,6 +271,24 @@ def only(lines: Sequence[Line], swept: Sequence[str] = ()) -> Regime:
             "choose one by its protocol, options and regime"
         )
     return found[0]
+
+
+def check_scores(lines: Iterable[Line], scores: Iterable[str]) -> None:
+    """Refuse a score that no line has, while there are lines that were measured.
+
+    Parameters
+    ----------
+    lines : iterable of dict
+    scores : iterable of str
+
+    Raises
+    ------
+    ValueError
+        It tells the nearest that there is.
+    """
+    there = {name for line in lines for name in line.get("scores", {})}
+    for score in scores if there else ():
+        _one_of(score, there, "score")
 
 
 def _one_of(given: str, wanted: Iterable[str], what: str) -> None:
