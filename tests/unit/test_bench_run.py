@@ -196,6 +196,13 @@ def test_options_that_are_lists_and_classes_are_crossed_and_settings_are_named(t
         [detectors.cubic]
         detector = "middle"
         power = 3
+        [detectors.several]
+        detector = "middle"
+        sweep = { power = [1, 2] }
+        [[run]]
+        protocol = "adbench"
+        data = "wine"
+        detectors = "several"
         [[run]]
         protocol = "one-class"
         data = "digits"
@@ -215,6 +222,9 @@ def test_options_that_are_lists_and_classes_are_crossed_and_settings_are_named(t
     assert {cell.options["inlier"] for cell in images} == set(range(10))
     cubic = images[0].line()
     assert (cubic["detector"], cubic["settings"]) == ("cubic", {"detector": "middle", "power": 3})
+    several = [cell.line() for cell in plan.cells if cell.protocol == "adbench"]
+    assert [line["settings"]["power"] for line in several] == [1, 2]
+    assert {line["detector"] for line in several} == {"several"}
     tables = [cell for cell in plan.cells if cell.protocol == "r2ad2"]
     assert {(cell.data, cell.detector, cell.options["known"]) for cell in tables} == {
         ("wine", "counts", 5), ("digits", "counts", 5), ("digits", "pictures", 0), ("digits", "pictures", 5),

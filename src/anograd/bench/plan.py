@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from anograd.bench import sets
 from anograd.bench.entrants import Entrant
@@ -66,6 +66,13 @@ class Cell:
     def made(self) -> Protocol:
         """Return the protocol with its options."""
         return PROTOCOLS[self.protocol](**self.options)
+
+
+class Named(NamedTuple):
+    """What a run file means by a detector's name: who is fitted, and each of the settings in turn."""
+
+    entrant: str
+    settings: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -127,12 +134,13 @@ def _plan(path: Path, asked: dict[str, Any]) -> Plan:
     if not isinstance(runs, list) or not runs:
         raise ValueError(f"no [[run]] is there; write {EXAMPLE}")
     own = asked.get("detectors", {})
-    named: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in entrants}
+    named = {name: Named(name, [{}]) for name in entrants}
     for name, settings in own.items():
         base = settings.get("detector", name)
         if base not in entrants:
             raise ValueError(f"[detectors.{name}]: {unknown(base, entrants, 'detector')}")
-        named[name] = (base, {word: value for word, value in settings.items() if word != "detector"})
+        fixed = {word: value for word, value in settings.items() if word not in ("detector", "sweep")}
+        named[name] = Named(base, [fixed | given for given in _crossed(settings.get("sweep", {}))])
     seeds = asked.get("seeds", [0, 1, 2])
     cells: dict[str, Cell] = {}
     unsuited: dict[str, None] = {}
@@ -152,7 +160,7 @@ def _plan(path: Path, asked: dict[str, Any]) -> Plan:
     return Plan(tuple(cells.values()), results, seconds, tuple(unsuited), asked.get("entrants"))
 
 
-def _cells(run: Any, named: Mapping[str, tuple[str, dict[str, Any]]], seeds: Sequence[int]) -> Iterator[Cell]:
+def _cells(run: Any, named: Mapping[str, Named], seeds: Sequence[int]) -> Iterator[Cell]:
     _known("word", run, RUN)
     for word in ("protocol", "data", "detectors"):
         if word not in run:
@@ -172,12 +180,13 @@ def _cells(run: Any, named: Mapping[str, tuple[str, dict[str, Any]]], seeds: Seq
     _known("option", options, [f.name for f in fields(protocol)])  # type: ignore[arg-type]
     for seed in seeds:
         for name in data:
-            for given in _crossed(options, sets.find(name).classes, protocol):
-                made = protocol(**given)
-                made.check(sets.find(name), name)
+            classes = {"inlier": list(range(sets.find(name).classes))} if protocol.images else {}
+            for given in _crossed({**classes, **options}):
+                protocol(**given).check(sets.find(name), name)
                 for detector in detectors:
-                    entrant, settings = named[detector]
-                    yield Cell(name, run["protocol"], given, detector, entrant, settings, seed)
+                    for settings in named[detector].settings:
+                        entrant = named[detector].entrant
+                        yield Cell(name, run["protocol"], given, detector, entrant, settings, seed)
 
 
 def _matching(patterns: Sequence[str]) -> Iterator[str]:
@@ -192,11 +201,9 @@ def _matching(patterns: Sequence[str]) -> Iterator[str]:
                 yield name
 
 
-def _crossed(options: Mapping[str, Any], classes: int, protocol: type[Protocol]) -> Iterator[dict[str, Any]]:
+def _crossed(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield every combination of options, a list standing for each of its values in turn."""
     choices = {word: _listed(value) for word, value in options.items()}
-    if protocol.images and "inlier" not in choices:
-        choices["inlier"] = list(range(classes))
     for values in itertools.product(*choices.values()):
         yield dict(zip(choices, values, strict=True))
 

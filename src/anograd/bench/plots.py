@@ -14,7 +14,7 @@ import numpy as np
 from anograd.bench import stats
 from anograd.bench.average import complete, in_order
 from anograd.bench.names import unknown
-from anograd.bench.regimes import MEASURES, SCORE, Cell, cells, means, only
+from anograd.bench.regimes import MEASURES, SCORE, Cell, cells, each_class, means, only
 from anograd.bench.results import Line
 from anograd.pictures import new_figure
 
@@ -243,7 +243,7 @@ def curve(
     Parameters
     ----------
     lines : sequence of dict
-        Result lines of one regime but for the option.
+        Result lines of one regime but for the option; every normal class counts as a data set.
     x : str
         A setting of detectors, or an option of the protocol; its values are numbers.
     measure : str
@@ -265,6 +265,7 @@ def curve(
     ImportError
         Pictures need ``pip install 'anograd[report]'``.
     """
+    lines = each_class(lines)
     regime = only(lines, (x,))
     there = {name for line in lines for name in (*line["settings"], *line["options"])}
     if x not in there:

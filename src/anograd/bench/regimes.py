@@ -273,6 +273,31 @@ def only(lines: Sequence[Line], swept: Sequence[str] = ()) -> Regime:
     return found[0]
 
 
+def each_class(lines: Iterable[Line]) -> list[Line]:
+    """Return lines in which every normal class is a data set of its own, "mnist 8", and no option.
+
+    Parameters
+    ----------
+    lines : iterable of dict
+
+    Examples
+    --------
+    >>> [one] = each_class([{"data": "mnist", "options": {"inlier": 8}}])
+    >>> one["data"], one["options"]
+    ('mnist 8', {})
+    """
+    return [
+        line
+        if INLIER not in line["options"]
+        else line
+        | {
+            "data": f"{line['data']} {line['options'][INLIER]}",
+            "options": {name: value for name, value in line["options"].items() if name != INLIER},
+        }
+        for line in lines
+    ]
+
+
 def check_scores(lines: Iterable[Line], scores: Iterable[str]) -> None:
     """Refuse a score that no line has, while there are lines that were measured.
 
