@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-import images
 import record
 from anograd import GradCon
+from anograd.bench import sets
 
 NAME = "gradcon_images"
 # AUROC of reconstruction, cosine and score from the authors' code: 20 epochs, last weights, one seed.
@@ -48,27 +48,27 @@ def main() -> None:
 
 
 def run(name: str, inlier: int, seed: int, epochs: int, keep: str) -> dict[str, float | int | str]:
-    x_train, y_train, x_test, y_test = images.load(name)
+    data = sets.load(name)
+    normal, test, odd = data.rows[data.kinds == inlier], data.test, data.test_kinds != inlier
     detector = GradCon.as_published(epochs=epochs, keep=keep, random_state=seed, device="cpu")
     began = time.perf_counter()
-    detector.fit(x_train[y_train == inlier])
+    detector.fit(normal)
     seconds = time.perf_counter() - began
-    odd = y_test != inlier
     scores = {
-        "auroc_reconstruction": detector.twin_score(x_test),
-        "auroc_cosine": -detector.alignment(x_test).mean(1),
-        "auroc_score": detector.anomaly_score(x_test),
+        "auroc_reconstruction": detector.twin_score(test),
+        "auroc_cosine": -detector.alignment(test).mean(1),
+        "auroc_score": detector.anomaly_score(test),
     }
     return {
         "protocol": "one-class, all test images, clean training data, no labels",
         "settings": "as_published",
-        "training_rows": int((y_train == inlier).sum()),
-        "test_rows": len(y_test),
+        "training_rows": len(normal),
+        "test_rows": len(test),
         "kept_epoch": detector.kept_epoch_,
         "fit_seconds": round(seconds, 1),
         **{key: round(float(roc_auc_score(odd, score)), 4) for key, score in scores.items()},
-        "mean_cosine_inliers": round(float(np.mean(detector.alignment(x_test[~odd]))), 4),
-        "mean_cosine_outliers": round(float(np.mean(detector.alignment(x_test[odd]))), 4),
+        "mean_cosine_inliers": round(float(np.mean(detector.alignment(test[~odd]))), 4),
+        "mean_cosine_outliers": round(float(np.mean(detector.alignment(test[odd]))), 4),
     }
 
 

@@ -1,8 +1,8 @@
 """Every gradient score beside its forward-only twin and the plain loss, on tables of ADBench.
 
 Clean regime with 10 known anomalies, which only some detectors learn from; half of the anomalies and a
-quarter of the normal rows are tested (`table_sets`). All settings are defaults: nothing was chosen on these
-rows. Run ``python benchmarks/gradient_scores.py``; finished runs are not repeated.
+quarter of the normal rows are tested (`development_sets`). All settings are defaults: nothing was chosen on
+these rows. Run ``python benchmarks/gradient_scores.py``; finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+import development_sets
 import record
-import table_sets
 from anograd import detectors
 from anograd.detectors import Detector
 from anograd.evaluate import ranking
@@ -47,15 +47,15 @@ SCORES: Mapping[str, Callable[..., Detector]] = {
 
 def measure(name: str, seed: int, score: str) -> dict[str, Any]:
     """Return the line of one fit: ranking of the test rows by the score and by its twin."""
-    split = table_sets.split(f"adbench/{name}", seed, KNOWN)
-    normal = split.normal[:MOST_NORMAL]
-    X = np.concatenate([normal, split.known])
-    y = np.repeat([0, 1], [len(normal), len(split.known)])
+    split = development_sets.split(f"adbench/{name}", seed, KNOWN)
+    normal, known = split.rows[split.known == 0][:MOST_NORMAL], split.rows[split.known == 1]
+    X = np.concatenate([normal, known])
+    y = np.repeat([0, 1], [len(normal), len(known)])
     detector: Any = SCORES[score](random_state=seed, device="cpu", calibration=0.0)
     began = time.perf_counter()
     detector.fit(X, y)
     seconds = time.perf_counter() - began
-    line: dict[str, Any] = {"regime": "clean", "normal_rows": len(normal), "known": len(split.known)}
+    line: dict[str, Any] = {"regime": "clean", "normal_rows": len(normal), "known": len(known)}
     line |= {"learns_from_known": detector.learns_from_known, "fit_seconds": round(seconds, 2)}
     for which, values in (
         ("score", detector.anomaly_score(split.test)),

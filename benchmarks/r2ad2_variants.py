@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 
+import development_sets
 import record
-import table_sets
 from anograd import R2AD2
 from anograd.alarm import AlarmNetwork
+from anograd.bench import protocols
+from anograd.bench.sets import find, load
 from anograd.detectors.published import SIZES, SMALL
 from anograd.evaluate import ranking
-from r2ad2_tables import live_entries
 
 NAME = "r2ad2_variants"
 STUDIED = ("mammography", "creditcard")
@@ -66,7 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     ablation = arguments.study == "ablation"
     seeds = [int(seed) for seed in (arguments.seeds or ("0,1" if ablation else "110,210,310")).split(",")]
-    known_sets = table_sets.DEVELOPMENT if ablation else STUDIED
+    known_sets = development_sets.SETS if ablation else STUDIED
     sets = arguments.sets.split(",") if arguments.sets else known_sets
     if unknown := set(sets) - set(known_sets):
         raise SystemExit(f"no set {', '.join(unknown)} in this study: name some of {', '.join(known_sets)}")
@@ -178,14 +179,14 @@ def equal_widths(entries: int, checkpoints: int, recurrent: bool) -> tuple[int, 
 def run(job: Job) -> Line:
     """Return the line of one fit."""
     key, changes = job
-    data = table_sets.split(key["data"], key["seed"], transfer=key["transfer"])
+    data = split(key)
     if key["study"] == "time":
-        entries = raw_entries(data.normal.shape[1], changes["hidden"])
+        entries = raw_entries(data.rows.shape[1], changes["hidden"])
         widths = equal_widths(entries, changes["checkpoints"], changes["recurrent"])
         changes = changes | {"widths": widths}
     detector = R2AD2(random_state=key["seed"], device="cpu", **changes)
     began, cpu = time.perf_counter(), time.process_time()
-    detector.fit(*data.labelled())
+    detector.fit(data.rows, data.known)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     began = time.perf_counter()
     auroc, precision = ranking(detector.anomaly_score(data.test), data.odd)
@@ -211,11 +212,26 @@ def run(job: Job) -> Line:
         "fit_seconds": round(seconds, 2),
         "cpu_seconds": round(cpu, 2),
         "rows_per_second": round(len(data.test) / scoring),
-        "normal_rows": len(data.normal),
-        "known": len(data.known),
+        "normal_rows": int((data.known == 0).sum()),
+        "known": int(data.known.sum()),
         "test_rows": len(data.test),
         "test_anomalies": int(data.odd.sum()),
     }
+
+
+def split(key: Line) -> protocols.Split:
+    """Return the rows of one fit: of development sets by a split of their own, of others by the paper's."""
+    name, seed = key["data"], key["seed"]
+    if name in development_sets.SETS:
+        return development_sets.split(name, seed, transfer=key["transfer"])
+    return protocols.R2AD2().split(find(name), load(name), seed)
+
+
+def live_entries(detector: R2AD2) -> float:
+    """Return the share of gradient entries that move on normal rows: few do where a layer's ReLUs died."""
+    shape = detector.shape_
+    spread = detector.scorer_.standard.spread[: shape["checkpoints"] * shape["entries"]]
+    return round(float((spread > 2e-6 * spread.max()).double().mean()), 3)
 
 
 def raw_entries(features: int, hidden: Sequence[int]) -> int:

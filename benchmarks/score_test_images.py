@@ -11,23 +11,23 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-import images
 import record
 from anograd import GradCon, GradScoreTest
+from anograd.bench import sets
 
 NAME = "score_test_images"
 SETS = ("mnist", "cifar10", "fashion_mnist")
 EPOCHS = {"score test": 10, "GradCon": 5}
 READ_AT_ONCE = 256
-load = lru_cache(maxsize=1)(images.load)
+Images = NDArray[np.uint8]
 
 
 def main() -> None:
@@ -52,23 +52,23 @@ def main() -> None:
 
 
 def run(name: str, inlier: int, seed: int, method: str) -> dict[str, Any]:
-    x_train, y_train, x_test, y_test = load(name)
-    normal, odd = x_train[y_train == inlier], y_test != inlier
+    data = sets.load(name)
+    normal, test, odd = data.rows[data.kinds == inlier], data.test, data.test_kinds != inlier
     measure = gradcon if method == "GradCon" else score_test
-    found, scores = measure(normal, x_test, seed)
+    found, scores = measure(normal, test, seed)
     # How much of what varies is reconstructed: 1 where a network has collapsed to one constant image.
     variance = np.var(normal / 255.0, axis=0).mean()
     return {
         "protocol": "one-class, all test images, clean training data, no labels",
         "training_rows": len(normal),
-        "test_rows": len(y_test),
+        "test_rows": len(test),
         **found,
         "error_by_variance": round(found["validation_reconstruction"] / float(variance), 4),
         **{f"auroc_{key}": round(float(roc_auc_score(odd, score)), 4) for key, score in scores.items()},
     }
 
 
-def score_test(normal: images.Images, x_test: images.Images, seed: int) -> tuple[dict[str, Any], Any]:
+def score_test(normal: Images, x_test: Images, seed: int) -> tuple[dict[str, Any], Any]:
     detector = GradScoreTest(
         epochs=EPOCHS["score test"], patience=None, calibration=0.0, device="cpu", random_state=seed
     )
@@ -89,7 +89,7 @@ def score_test(normal: images.Images, x_test: images.Images, seed: int) -> tuple
     return _of_fit(detector, EPOCHS["score test"], seconds), scores
 
 
-def gradcon(normal: images.Images, x_test: images.Images, seed: int) -> tuple[dict[str, Any], Any]:
+def gradcon(normal: Images, x_test: Images, seed: int) -> tuple[dict[str, Any], Any]:
     detector = GradCon.as_published(
         epochs=EPOCHS["GradCon"], keep="last", start="mean", device="cpu", random_state=seed
     )

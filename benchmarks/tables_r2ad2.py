@@ -1,117 +1,83 @@
-"""The tables on R2-AD2, made of the lines of `r2ad2_tables` and `r2ad2_variants`, for `tables` to place."""
+"""The tables on R2-AD2, for `tables` to place: as published, its parts, and README's on tables."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
-import r2ad2_tables
+import r2ad2_published
 import r2ad2_variants
-import table_sets
+import record
+from anograd.bench import results
 from table_parts import Line, latest, markdown, origin, spread
 
 MISSING = "Not measured yet."
-METHODS = {
-    "default": "R2AD2",
-    "novelty": "its novelty alone (no labels)",
-    "twin": "its reconstruction error (no labels)",
-    "columns": "its scorer on the columns",
-    "published": "as published",
-    "published-1": "as published, 1 checkpoint",
-    "a3": "A3 (activations)",
-    "forest": "random forest",
-    "isolation": "isolation forest (no labels)",
+RIVALS = {  # of README's table: detector and score
+    "R2AD2": ("r2ad2", "score"),
+    "its reconstruction error": ("r2ad2", "twin"),
+    "random forest": ("random-forest", "score"),
+    "A3": ("a3", "score"),
+    "isolation forest": ("isolation-forest", "score"),
+    "DeepSAD": ("deepsad", "score"),
+    "CatBoost": ("catboost", "score"),
 }
-SHORT = {
-    "default": "R2AD2",
-    "twin": "its reconstruction error",
-    "a3": "A3",
-    "published": "as published",
-    "forest": "random forest",
-    "isolation": "isolation forest",
-}
-PARTS = ("twin", "novelty")  # their fit is that of the default
+MEASURES = ("auroc", "average_precision")
 
 
-def measured() -> list[Line]:
-    """Return the lines on sets; of fits with the same settings but for the epochs, those of the most."""
-    fields = ("data", "transfer", "known_at_most", "seed", "method", "epochs")
-    found = [line for line in latest(r2ad2_tables.NAME, fields) if line["known_at_most"] == 100]
-    most: dict[tuple[str, bool, str], int] = {}
-    for line in found:
-        key = (line["data"], line["transfer"], line["method"])
-        most[key] = max(most.get(key, 0), line["epochs"] or 0)
-    return [
-        line
-        for line in found
-        if (line["epochs"] or 0) == most[line["data"], line["transfer"], line["method"]]
-    ]
+def published() -> str:
+    """Short runs of the published method, and the default on the same sets beside it."""
+    fields = ("data", "transfer", "checkpoints", "epochs", "batch", "seed")
+    runs: dict[tuple[str, bool], dict[tuple[int, int, int], list[Line]]] = {}
+    for line in latest(r2ad2_published.NAME, fields):
+        of_set = runs.setdefault((line["data"], line["transfer"]), {})
+        of_set.setdefault((-line["checkpoints"], line["epochs"], line["batch"]), []).append(line)
+    rows, used = [], []
+    for place, default in _of_paper("r2ad2"):
+        ours = ["", "", ""]
+        if default:
+            scores = [line["scores"]["score"] for line in default]
+            ours = [*_both(scores), f"{_median(default, 'fit_seconds'):.1f}"]
+        for (checkpoints, epochs, batch), group in sorted(runs.get(place, {}).items()):
+            trained = [line["rows_trained_on"] for line in group]
+            rows.append(
+                [
+                    _titled(*place), -checkpoints, _range(trained), f"{epochs} x {batch}",
+                    f"{epochs * math.ceil(max(trained) / batch):,}", len(group), *_both(group),
+                    f"{_median(group, 'fit_seconds'):.1f}", *ours,
+                ]
+            )  # fmt: skip
+            used += [*group, *default]
+    head = (
+        "data set", "checkpoints", "rows learned from", "epochs x batch", "steps", "seeds", "AUROC",
+        "average precision", "fit, s", "R2AD2: AUROC", "R2AD2: average precision", "R2AD2: fit, s",
+    )  # fmt: skip
+    return "\n\n".join([markdown(head, rows), origin(used)])
 
 
-def of_set(name: str) -> str:
-    """Return the tables on one set: ranking, and cost of a fit and of a score."""
-    lines = [line for line in measured() if line["data"] == name]
-    if not lines:
-        return MISSING
-    found = []
-    for transfer in (False, True):
-        group = [line for line in lines if line["transfer"] is transfer]
-        if group:
-            found += [_sizes(group, transfer), _ranked(group)]
-    return "\n\n".join([*found, origin(lines)])
+def _of_paper(detector: str) -> Iterator[tuple[tuple[str, bool], list[Line]]]:
+    """Yield each set of R2-AD2's protocol, whether transfer, and a detector's lines if it has all seeds."""
+    found = results.read(record.RESULTS / "r2ad2.jsonl")
+    for name in r2ad2_published.SETS:
+        for transfer in (False, True):
+            options = {"transfer": True} if transfer else {}
+            cell = {"data": name, "detector": detector, "settings": {}, "options": options}
+            lines = [
+                line
+                for line in found
+                if "scores" in line and all(line[field] == value for field, value in cell.items())
+            ]
+            whole = {line["seed"] for line in lines} >= set(r2ad2_published.SEEDS)
+            yield (name, transfer), lines if whole else []
 
 
-def _sizes(lines: Sequence[Line], transfer: bool) -> str:
-    kinds = ""
-    if transfer:
-        classes = ", ".join(map(str, table_sets.TRANSFER[lines[0]["data"]]))
-        kinds = f" of the classes {classes} only"
-    sizes = {
-        field: _range([line[field] for line in lines])
-        for field in ("known", "normal_rows", "test_rows", "test_anomalies")
-    }
-    text = (
-        f"{'Transfer' if transfer else 'All kinds known'}: {sizes['known']} known anomalies{kinds}, "
-        f"{sizes['normal_rows']} normal rows; tested on {sizes['test_rows']} rows, "
-        f"{sizes['test_anomalies']} of them anomalous."
-    )
-    published = [line for line in lines if line["method"].startswith("published")]
-    fewer = [line for line in published if line["rows_trained_on"] < line["normal_rows"] + line["known"]]
-    if fewer:
-        rows = _range([line["rows_trained_on"] for line in fewer])
-        text += f" The published method learns from {rows} of these rows."
-    for method in dict.fromkeys(line["method"] for line in published):
-        line = next(line for line in published if line["method"] == method)
-        steps = line["epochs"] * math.ceil(line["rows_trained_on"] / line["batch"])
-        text += (
-            f" {METHODS[method].capitalize()}: {line['epochs']} epochs of the alarm network in batches of "
-            f"{line['batch']}, which is {steps:,} steps."
-        )
-    return text
+def _titled(name: str, transfer: bool) -> str:
+    return name + (", transfer" if transfer else "")
 
 
 def _range(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _ranked(lines: Sequence[Line]) -> str:
-    measures = ["auroc", "average_precision"]
-    head = ["method", "seeds", "AUROC", "average precision"]
-    if all("auroc_rare" in line for line in lines):
-        measures += ["auroc_rare", "average_precision_rare"]
-        head += ["AUROC, R2L and U2R only", "average precision, R2L and U2R only"]
-    rows = []
-    for method, title in METHODS.items():
-        group = [line for line in lines if line["method"] == method]
-        if group:
-            ranked = [spread([line[measure] for line in group]) for measure in measures]
-            seconds = "as R2AD2" if method in PARTS else f"{_median(group, 'fit_seconds'):.1f}"
-            fast = f"{_median(group, 'rows_per_second'):,.0f}"
-            rows.append([title, len(group), *ranked, seconds, fast])
-    return markdown([*head, "fit, s", "rows scored a second"], rows)
 
 
 def _median(lines: Sequence[Line], field: str) -> float:
@@ -120,26 +86,18 @@ def _median(lines: Sequence[Line], field: str) -> float:
 
 def overview() -> str:
     """Return means over seeds on all sets, for README."""
-    lines = measured()
-    if not lines:
-        return MISSING
-    rows = []
-    for name in table_sets.SETS:
-        for transfer in (False, True):
-            group = [line for line in lines if line["data"] == name and line["transfer"] is transfer]
-            cells = [_means([line for line in group if line["method"] == method]) for method in SHORT]
-            if any(cells):
-                rows.append([name + (", transfer" if transfer else ""), *cells])
-    return "\n\n".join([markdown(["data set", *SHORT.values()], rows), origin(lines)])
-
-
-def _means(lines: Sequence[Line]) -> str:
-    if not lines:
-        return ""
-    return " / ".join(
-        f"{statistics.mean(line[measure] for line in lines):.3f}"
-        for measure in ("auroc", "average_precision")
-    )
+    rows: dict[str, list[str]] = {}
+    used: list[Line] = []
+    for detector, score in RIVALS.values():
+        for place, lines in _of_paper(detector):
+            means = (
+                statistics.mean(line["scores"][score][measure] for line in lines) for measure in MEASURES
+            )
+            cell = " / ".join(f"{mean:.3f}" for mean in means) if lines else ""
+            rows.setdefault(_titled(*place), []).append(cell)
+            used += lines
+    shown = [[title, *cells] for title, cells in rows.items() if any(cells)]
+    return "\n\n".join([markdown(["data set", *RIVALS], shown), origin(used)])
 
 
 def study(name: str) -> list[Line]:
@@ -204,7 +162,7 @@ def time() -> str:
 
 
 def _both(lines: Sequence[Line], which: str = "") -> list[str]:
-    return [spread([line[measure + which] for line in lines]) for measure in ("auroc", "average_precision")]
+    return [spread([line[measure + which] for line in lines]) for measure in MEASURES]
 
 
 def ablation() -> str:
@@ -239,7 +197,7 @@ def _compared(lines: Sequence[Line], variant: str, transfer: bool) -> list[str]:
     if not shared:
         return ["0", "", ""]
     cells = [str(len(shared))]
-    for measure in ("auroc", "average_precision"):
+    for measure in MEASURES:
         mean, base = (statistics.mean(found[key][measure] for key in shared) for found in (own, default))
         cells.append(f"{mean:.4f}" + (f" ({mean - base:+.4f})" if variant != "default" else ""))
     return cells
@@ -280,28 +238,11 @@ def checkpoints() -> str:
     return "\n\n".join([markdown(head, rows), origin(lines)])
 
 
-def cost() -> str:
-    """One whole fit and score in a process of its own, with all threads."""
-    lines = latest("cost", ("data", "detector", "threads"))
-    if not lines:
-        return MISSING
-    rows = [
-        [
-            line["data"], line["detector"], line["threads"], f"{line['fit_seconds']:.0f}",
-            f"{line['peak_mib']:.0f}", f"{line['rows_per_second']:,}",
-        ]
-        for line in lines
-    ]  # fmt: skip
-    head = ("set", "detector", "threads", "fit, s", "peak of fit and score, MiB", "rows scored a second")
-    return "\n\n".join([markdown(head, rows), origin(lines)])
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "r2ad2-memory": memory,
     "r2ad2-checkpoints": checkpoints,
-    "r2ad2-cost": cost,
     "tables": overview,
-    **{f"r2ad2-{name}": partial(of_set, name) for name in table_sets.SETS},
+    "r2ad2-published": published,
     "r2ad2-sketch": sketch,
     "r2ad2-time": time,
     "r2ad2-ablation": ablation,
