@@ -114,6 +114,14 @@ def test_killed_twice_and_resumed_the_same_file_results(tmp_path):
     assert without_costs(results.read(cut / "run.jsonl")) == without_costs(expected)
 
 
+def test_two_runs_on_one_results_file_are_refused(tmp_path):
+    path = write(tmp_path, ["middle"])
+    plan = plans.read(path)
+    with results.held(plan.results), pytest.raises(ValueError, match="another run is writing to"):
+        run(plan)
+    assert len(run(plan)) == 2  # what was held is free again
+
+
 def test_remaining_time_goes_by_what_the_same_detector_took(tmp_path):
     plan = plans.read(write(tmp_path, ["middle", "slow"]))
     told = []

@@ -10,11 +10,17 @@ A cell that failed has ``failed``, the message, in place of ``scores``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from anograd.report import write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 Line = dict[str, Any]
 KEY = ("data", "protocol", "options", "detector", "settings", "seed")
@@ -67,6 +73,32 @@ def append(path: Path, line: Line) -> None:
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
         file.write((json.dumps(line) + "\n").encode())
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep a results file to one run, where the system has such locks: two would measure every cell twice.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    ValueError
+        Another run holds it. A run that was killed holds nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(
+                    f"another run is writing to {str(path)!r}: let it end or stop it, or give this run a "
+                    "results file of its own"
+                ) from error
+        yield
 
 
 def put_in_order(path: Path, keys: Iterable[str]) -> None:

@@ -72,6 +72,8 @@ def run(
     ------
     FileNotFoundError
         A data set that is not here; nothing has been measured then.
+    ValueError
+        Another run is writing to the same results file.
 
     Notes
     -----
@@ -88,17 +90,18 @@ def run(
             raise FileNotFoundError(f"{name!r} is not here: {why}")
     where = environment(threads)
     clock = _Clock(list(kept.values()))
-    for cell, found in measured(open_cells, processes, plan.seconds, threads, plan.entrants):
-        line = found | where
-        results.append(plan.results, line)
-        kept[results.key(line)] = line
-        clock.add(line)
-        open_cells.remove(cell)
-        left, untimed = clock.left(open_cells, processes)
-        failed = sum("failed" in line for line in kept.values())
-        observe(Progress(len(kept), len(keys), failed, left, untimed, line))
-    if kept:
-        results.put_in_order(plan.results, keys)
+    with results.held(plan.results):
+        for cell, found in measured(open_cells, processes, plan.seconds, threads, plan.entrants):
+            line = found | where
+            results.append(plan.results, line)
+            kept[results.key(line)] = line
+            clock.add(line)
+            open_cells.remove(cell)
+            left, untimed = clock.left(open_cells, processes)
+            failed = sum("failed" in line for line in kept.values())
+            observe(Progress(len(kept), len(keys), failed, left, untimed, line))
+        if kept:
+            results.put_in_order(plan.results, keys)
     return [kept[key] for key in keys]
 
 

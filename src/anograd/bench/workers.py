@@ -130,7 +130,6 @@ def _serve(pipe: Connection, threads: int, entrants: str | None) -> None:
     with threadpool_limits(threads):
         while True:
             try:
-                cell = pipe.recv()
-            except EOFError:
+                pipe.send(measure(pipe.recv(), known))
+            except (EOFError, OSError):  # the run has ended
                 return
-            pipe.send(measure(cell, known))
