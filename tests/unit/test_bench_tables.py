@@ -244,3 +244,8 @@ def test_choose_takes_values_of_options_and_lists_of_them():
     assert choose([], protocol="any") == []
     with pytest.raises(ValueError, match=r"no protocol 'adbenhc'; did you mean 'adbench'"):
         choose(lines, protocol="adbenhc")
+
+
+def test_detectors_that_failed_alike_are_told_together():
+    failed = [line(name, "iris", failed="ValueError: one class") for name in ("catboost", "r2ad2")]
+    assert "\n- catboost, r2ad2 on iris (seed 0): ValueError: one class\n" in tables([*SMALL, *failed])

@@ -249,10 +249,11 @@ def failures(found: Iterable[Cell], option: str = "") -> str:
             sets = where.setdefault((cell.row, message), {})
             told = f", {option} {cell.line['options'].get(option)}" if option else ""
             sets.setdefault(cell.data + told, set()).add(cell.seed)
-    items = []
+    together: dict[tuple[str, str], list[str]] = {}
     for (row, message), sets in where.items():
         places = (f"{data} (seed {', '.join(map(str, sorted(seeds)))})" for data, seeds in sets.items())
-        items.append(f"- {row} on {', '.join(places)}: {message}")
+        together.setdefault((", ".join(places), message), []).append(row)
+    items = [f"- {', '.join(rows)} on {places}: {message}" for (places, message), rows in together.items()]
     return "\n".join(["Failed:", "", *items]) if items else ""
 
 
