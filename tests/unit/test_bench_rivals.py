@@ -284,7 +284,7 @@ def test_anogan_makes_other_digits_worse() -> None:
     assert generators() == before
     np.testing.assert_array_equal(scores, two.scores["score"](tested))
     assert scores.dtype == np.float64
-    assert roc_auc_score(np.repeat([0, 1], [len(tested) - 58, 58]), scores) > 0.9
+    assert roc_auc_score(np.repeat([0, 1], [len(tested) - 58, 58]), scores) > 0.97  # 0.9 untrained
 
 
 def searching(x: torch.Tensor, **settings: Any) -> anogan.Search:
