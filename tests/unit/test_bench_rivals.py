@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from anograd.bench.entrants import Entrant, Fitted
-from anograd.bench.rivals import ENTRANTS, deepsad, devnet, pixelcnn, prenet
+from anograd.bench.rivals import ENTRANTS, anogan, deepsad, devnet, pixelcnn, prenet
 from anograd.bench.rivals.a3 import activations
 from anograd.bench.rivals.network import score_by
 from anograd.detectors import DETECTORS
@@ -29,6 +29,7 @@ FEW = (
 SHORT: dict[str, dict[str, Any]] = {
     **{name: {"epochs": 30} for name in FEW},
     "a3": {"epochs": 15},
+    "anogan": {"epochs": 60, "batch": 32},
     "autoencoder": {"epoch_num": 30},
     "catboost": {"iterations": 100},
     "deep-svdd": {"epochs": 20, "learning_rate": 1e-3},
@@ -269,6 +270,71 @@ def test_pixelcnn_finds_other_digits_unlikely() -> None:
     np.testing.assert_array_equal(scores, two.scores["score"](tested))
     assert scores.dtype == np.float64
     assert roc_auc_score(np.repeat([0, 1], [len(tested) - 58, 58]), scores) > 0.9
+
+
+def test_anogan_makes_other_digits_worse() -> None:
+    digits = load_digits()
+    images = (digits.images / 16).astype(np.float32)[:, None]
+    noughts = images[digits.target == 0]
+    learned, tested = noughts[:120], np.concatenate([noughts[120:], images[digits.target == 7][:58]])
+    settings = {"epochs": 60, "width": 32, "batch": 16, "steps": 50}
+    before = generators()
+    one, two = (anogan.fit_anogan(learned, np.zeros(120, np.int8), seed=0, **settings) for _ in range(2))
+    scores = one.scores["score"](tested)
+    assert generators() == before
+    np.testing.assert_array_equal(scores, two.scores["score"](tested))
+    assert scores.dtype == np.float64
+    assert roc_auc_score(np.repeat([0, 1], [len(tested) - 58, 58]), scores) > 0.97  # 0.9 untrained
+
+
+def searching(x: torch.Tensor, **settings: Any) -> anogan.Search:
+    """The search of a generator and a discriminator after a few steps."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        generator, discriminator = anogan.build(x.shape[1:], 16)
+        anogan.play(generator, discriminator, x, epochs=3, batch=16)
+        points = anogan.latent(8)
+    return anogan.Search(generator, discriminator, points, **{"share": 0.1, "rate": 0.1, **settings})
+
+
+def test_a_row_is_searched_for_as_it_would_be_alone() -> None:
+    rows = torch.rand(75, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    search = searching(rows, steps=30)
+    together = search(rows)
+    torch.testing.assert_close(search(rows.flip(0)).flip(0), together, rtol=1e-4, atol=0)
+    for at in (0, 40, 74):
+        torch.testing.assert_close(search(rows[at : at + 1]), together[at : at + 1], rtol=1e-4, atol=0)
+
+
+def test_a_search_comes_nearer_and_leaves_both_networks_alone() -> None:
+    rows = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    search = searching(rows, steps=50)
+    halves = (search.generator, search.features)
+    before = [{name: one.clone() for name, one in half.state_dict().items()} for half in halves]
+    near = search(rows)
+    for half, state in zip(halves, before, strict=True):
+        torch.testing.assert_close(half.state_dict(), state, rtol=0, atol=0)
+        assert not any(parameter.requires_grad for parameter in half.parameters())
+    assert (near < searching(rows, steps=0)(rows)).all()
+
+
+def test_a_search_without_steps_is_the_loss_at_the_best_start() -> None:
+    rows = torch.rand(5, 6, generator=torch.Generator().manual_seed(1))
+    search = searching(rows, steps=0, share=0.25)
+    losses = [
+        0.75 * (made - rows).abs().sum(1)
+        + 0.25 * (search.features(made[None]) - search.features(rows)).abs().sum(1)
+        for made in search.generator(search.points)
+    ]
+    torch.testing.assert_close(search(rows), torch.stack(losses).amin(0))
+
+
+def test_anogan_counts_weights_and_refuses_images_that_cannot_be_halved_twice() -> None:
+    found = anogan.fit_anogan(np.zeros((2, 1, 28, 28), np.float32), np.zeros(2, np.int8), seed=0, epochs=0)
+    generator = 32 * 64 * 49 + 2 * 64 + 64 * 32 * 16 + 2 * 32 + 32 * 16 + 1
+    assert found.weights == generator + 32 * 16 + 32 + 32 * 64 * 16 + 64 + 64 * 49 + 1
+    with pytest.raises(ValueError, match=r"30 x 28: pad them .* four divides.*X\.reshape\(len\(X\), -1\)"):
+        anogan.build((1, 30, 28), 8)
 
 
 def test_rows_that_cannot_be_written_are_scored() -> None:

@@ -7,7 +7,19 @@
 from __future__ import annotations
 
 from anograd.bench.entrants import Entrant
-from anograd.bench.rivals import a3, classical, columns, deepsad, devnet, own, pixelcnn, prenet, pyod, tails
+from anograd.bench.rivals import (
+    a3,
+    anogan,
+    classical,
+    columns,
+    deepsad,
+    devnet,
+    own,
+    pixelcnn,
+    prenet,
+    pyod,
+    tails,
+)
 
 __all__ = ["ENTRANTS"]
 
@@ -22,4 +34,5 @@ ENTRANTS: dict[str, Entrant] = {
     **devnet.ENTRANTS,
     **prenet.ENTRANTS,
     **pixelcnn.ENTRANTS,
+    **anogan.ENTRANTS,
 }

@@ -2,9 +2,9 @@
 
 Some of version 3.6.7 are not taken. DevNet hands its loss labels and scores the wrong way round and draws no
 balanced batches; `anograd.bench.rivals.devnet` takes its place. In AnoGAN the search for a latent point moves
-generator and discriminator as well, and all rows share one point. ALAD ranks an easy task by chance after its
-200 steps, and worse after more. ECOD and COPOD let the rows that are scored together change each other's
-scores; `anograd.bench.rivals.tails` takes their place.
+generator and discriminator as well, and all rows share one point; `anograd.bench.rivals.anogan` takes its
+place. ALAD ranks an easy task by chance after its 200 steps, and worse after more. ECOD and COPOD let the
+rows that are scored together change each other's scores; `anograd.bench.rivals.tails` takes their place.
 """
 
 from __future__ import annotations
