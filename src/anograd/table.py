@@ -152,6 +152,39 @@ class Table:
             encoded[:, ~np.isin(origin, self._numbers)] = self._encoder.transform(keys)
         return encoded
 
+    def settled(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return encoded rows in which each category has one level: the likeliest of what was given.
+
+        Parameters
+        ----------
+        encoded : ndarray, (n, number of `names_out`)
+        """
+        found, origin = encoded.copy(), np.array(self.origin)
+        for j in self._keys:
+            columns = np.flatnonzero(origin == j)
+            likeliest = columns[encoded[:, columns].argmax(1)]
+            found[:, columns] = 0
+            found[np.arange(len(found)), likeliest] = 1
+        return found
+
+    def decode(self, encoded: NDArray[np.float32]) -> NDArray[np.object_]:
+        """Return what encoded rows mean, (n, p): numbers in their own unit, the names of levels.
+
+        Parameters
+        ----------
+        encoded : ndarray, (n, number of `names_out`)
+            Of a category the level with the largest entry counts.
+        """
+        found = np.empty((len(encoded), self.n_in), dtype=object)
+        origin = np.array(self.origin)
+        scaled = encoded[:, np.isin(origin, self._numbers)].astype(np.float64)
+        found[:, self._numbers] = 2 * (scaled * self._half + self._low / 2)
+        for j in self._keys:
+            columns = np.flatnonzero(origin == j)
+            names = [self.names_out[i].removeprefix(self._label(j)).lstrip("= ") for i in columns]
+            found[:, j] = [names[i] for i in encoded[:, columns].argmax(1)]
+        return found
+
     def state(self) -> dict[str, Any]:
         """Return what is known of the columns, fit for JSON: names, kinds, treatment of missing cells."""
         kinds = ["number" if j in self._numbers else "category" for j in range(self.n_in)]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from anograd.detectors.base import Detector, Split
+from anograd.detectors.base import Detector
+from anograd.detectors.split import Split
 from anograd.spill import Rows
 
 FRAME = pl.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) ** 2})

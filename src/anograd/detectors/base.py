@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,10 +19,15 @@ from torch import Tensor
 from anograd import store
 from anograd.checkpoint import grouped
 from anograd.data import Pixels, labels, number_of_rows, to_array
-from anograd.decide import Calibration, size_of_calibration
-from anograd.detectors.checks import is_number
+from anograd.decide import Calibration
+from anograd.detectors import checks
+from anograd.detectors.checks import is_number, plain
+from anograd.detectors.explaining import explained
 from anograd.detectors.paper import Paper
+from anograd.detectors.parts import Parts
 from anograd.detectors.rows import Encoder, Missing, encode
+from anograd.detectors.split import Split, drawn
+from anograd.explain import Explanation
 from anograd.gradients.planning import parse_memory
 from anograd.spill import Rows
 from anograd.target import Target
@@ -31,30 +35,9 @@ from anograd.train import Observer
 
 ROUNDING = 1e-9
 SCORED_AT_ONCE = 512  # rows; enough to keep the kernels busy, small enough to stay in bounded memory
+MOST_USUAL = 512  # normal rows that tell what is usual
 OF_THE_PROCESS = ("progress", "checkpoint")  # parameters that a stored model says nothing of
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which row does what: int64 numbers of rows, each tensor in an order drawn by the seed.
-
-    Parameters
-    ----------
-    train : torch.Tensor
-        Normal rows to learn from.
-    validation : torch.Tensor
-        Normal rows to choose the epoch by; those of `train` where no share was set aside.
-    calibration : torch.Tensor
-        Normal rows that p values refer to; those of `validation` where no share was set aside.
-    known : torch.Tensor
-        Known anomalies, all of them, in their own order.
-    """
-
-    train: Tensor
-    validation: Tensor
-    calibration: Tensor
-    known: Tensor
 
 
 class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -71,6 +54,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     # Declared for type checkers; set by `fit`.
     encoder_: Encoder
     calibration_: Calibration
+    usual_: Tensor
     offset_: float
     n_features_in_: int
     split_: dict[str, int]
@@ -103,6 +87,14 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @abstractmethod
     def _score_batch(self, rows: Tensor) -> Tensor:
         """Return the anomaly scores of encoded rows on the device, (n,), high = anomalous."""
+
+    @abstractmethod
+    def _parts(self) -> Parts:
+        """Return the score taken apart."""
+
+    def _expected(self, rows: Tensor) -> Tensor | None:
+        """Return what encoded rows on the device would be if they were normal, None where nobody can tell."""
+        return None
 
     @abstractmethod
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -164,31 +156,20 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(f"X has n_samples={n}: a detector learns from rows, at least 4 normal ones")
         known = labels(y, n)
         encoder, rows = encode(self, X, ~known, raw=raw, missing=self.missing, memory=self._memory())
-        seed = _draw_seed(self.random_state)
+        seed = checks.seed(self.random_state)
         split = self._split(torch.from_numpy(known), seed)
         self.encoder_ = encoder
         self._learn(rows, split, seed)
+        some = rows.take(split.validation[:MOST_USUAL])
+        self.usual_ = torch.from_numpy(self._batched(self._parts().read, [some])).mean(0)
         self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
         return self
 
     def _split(self, known: Tensor, seed: int) -> Split:
-        normal = torch.nonzero(~known).ravel()
-        n = len(normal)
-        if n < 4:
-            raise ValueError(
-                f"n_samples={n} normal rows are too few to fit and to calibrate on: at least 4 are wanted"
-            )
-        held_out = size_of_calibration(n, self.calibration) if self.calibration else 0
         # An adopted network has no epoch to choose, so these rows are better spent on its mean gradient.
-        choosing = self.validation and not (held_out and self._raw_rows())
-        validating = max(1, round(self.validation * n)) if choosing else 0
-        training = n - validating - held_out
-        self.split_ = {"train": training, "validation": validating, "calibration": held_out}
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        train, validation, held = torch.split(normal[order], [training, validating, held_out])
-        # A share of 0 means: the rows before it in the line do its work as well.
-        validation = validation if validating else train
-        return Split(train, validation, held if held_out else validation, torch.nonzero(known).ravel())
+        chosen = not (self.calibration and self._raw_rows())
+        self.split_, split = drawn(known, self.validation if chosen else 0.0, self.calibration, seed)
+        return split
 
     def _memory(self) -> int:
         """Return how many bytes of encoded rows may stay in RAM: all, where a detector sets no bound."""
@@ -263,6 +244,30 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         scores = self.anomaly_score(X)
         return self.calibration_.detect(scores, alpha=alpha, fdr=fdr, budget=budget)
 
+    def explain(self, X: Any, *, normal: Any = None, patch: int = 4) -> Explanation:
+        """Return why each row scores as it does: what columns or pixels, the loss and each layer contribute.
+
+        A part contributes what the score loses where the part is put right, by itself and last of all: its
+        column or patch as a normal row would have it, its layer's gradient as it usually is.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            Few rows, such as those that raised an alarm: each is scored twice for each column or patch.
+        normal : as for `fit`, optional
+            Normal rows, such as those of the fit. The nearest of them is what a row is put right by, in place
+            of what the autoencoder makes of it, and those with the nearest gradients are named.
+        patch : int, default 4
+            Side of the patches that images are cut into, in pixels.
+
+        Raises
+        ------
+        ValueError
+            Where the network does not reconstruct its input, and no normal rows were given.
+        """
+        check_is_fitted(self)
+        return explained(self, X, normal, patch)
+
     def score_samples(self, X: Any) -> Floats:
         """Return the opposite of the anomaly score, (n,), LOW = anomalous: scikit-learn's direction."""
         return -self.anomaly_score(X)
@@ -292,7 +297,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         manifest = {
             "detector": type(self).__name__,
             "parameters": {
-                name: _plain(value)
+                name: plain(value)
                 for name, value in self.get_params(deep=False).items()
                 if name not in OF_THE_PROCESS
             },
@@ -305,8 +310,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             "split": self.split_,
             "fitted": described,
         }
-        calibration = torch.from_numpy(self.calibration_.scores.copy())
-        store.write(folder, manifest, tensors | {"calibration/scores": calibration}, encoder.table)
+        kept = {"calibration/scores": torch.from_numpy(self.calibration_.scores.copy())}
+        store.write(folder, manifest, tensors | kept | {"usual/values": self.usual_}, encoder.table)
         checkpoint = self.get_params(deep=False).get("checkpoint")
         if checkpoint is not None:
             Path(checkpoint).unlink(missing_ok=True)
@@ -325,6 +330,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if stored.table is not None and stored.table.names_in is not None:
             detector.feature_names_in_ = np.array(stored.table.names_in, dtype=object)
         detector._restore(manifest["fitted"], groups, target)
+        detector.usual_ = groups["usual"]["values"]
         detector.calibration_ = Calibration(groups["calibration"]["scores"].numpy())
         detector.offset_ = -detector._threshold()
         return detector
@@ -365,28 +371,3 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         tags.input_tags.three_d_array = True
         tags.input_tags.allow_nan = self.missing == "impute"
         return tags
-
-
-def _plain(value: Any) -> Any:
-    """Return a constructor parameter as JSON can hold it, without what only this process can use."""
-    if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Target):
-        return "auto"  # handed in again at loading
-    return value if isinstance(value, bool | int | float | str) else None
-
-
-def _draw_seed(random_state: Any) -> int:
-    """Return a seed from an int, a RandomState, a Generator or None; the global generator is not asked."""
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    if random_state is None or isinstance(random_state, int | np.integer):
-        return int(np.random.default_rng(random_state).integers(2**31 - 1))
-    raise ValueError(
-        f"random_state={random_state!r}: give an int for the same result each time, a numpy RandomState or "
-        f"Generator, or None"
-    )

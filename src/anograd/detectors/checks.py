@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from anograd.target import Target
+
 
 def is_number(value: Any) -> bool:
     """Tell whether a parameter is a number, which a truth value is not."""
@@ -65,3 +67,28 @@ def above_zero(detector: BaseEstimator, name: str, hint: str) -> None:
 def learning_rate(detector: BaseEstimator) -> None:
     """Raise ValueError where the learning rate is not above 0."""
     above_zero(detector, "learning_rate", "1e-3 suits most")
+
+
+def seed(random_state: Any) -> int:
+    """Return a seed from an int, a RandomState, a Generator or None; the global generator is not asked."""
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    if random_state is None or isinstance(random_state, int | np.integer):
+        return int(np.random.default_rng(random_state).integers(2**31 - 1))
+    raise ValueError(
+        f"random_state={random_state!r}: give an int for the same result each time, a numpy RandomState or "
+        f"Generator, or None"
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return a constructor parameter as JSON can hold it, without what only this process can use."""
+    if isinstance(value, tuple | list):
+        return [plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Target):
+        return "auto"  # handed in again at loading
+    return value if isinstance(value, bool | int | float | str) else None

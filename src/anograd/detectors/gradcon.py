@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
+import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
-from anograd.detectors.base import Floats, Split
+from anograd.detectors.base import Floats
 from anograd.detectors.network import DECODER, NetworkDetector
 from anograd.detectors.paper import Paper
+from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
+from anograd.detectors.split import Split
 from anograd.gradients import per_sample
 from anograd.represent import cosine
 from anograd.score import gradcon_score
@@ -232,6 +235,15 @@ class GradCon(NetworkDetector):
 
     def _score_batch(self, rows: Tensor) -> Tensor:
         return gradcon_score(*self._measure(rows), self.beta)
+
+    def _parts(self) -> Parts:
+        layers = self.target_.layers
+
+        def read(rows: Tensor) -> Tensor:
+            loss, cosines = self._measure(rows)
+            return torch.cat([loss.unsqueeze(1), -self.beta / len(layers) * cosines], dim=1)
+
+        return Parts(read, lambda values: values.sum(1), torch.arange(1 + len(layers)), (LOSS, *layers))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

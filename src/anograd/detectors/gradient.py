@@ -14,10 +14,12 @@ from anograd.alarm import noise
 from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
-from anograd.detectors.base import Floats, Split
+from anograd.detectors.base import Floats
 from anograd.detectors.network import NetworkDetector
+from anograd.detectors.parts import LOSS, Parts, joined, of_layers
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
+from anograd.detectors.split import Split
 from anograd.features import (
     Features,
     Reader,
@@ -247,6 +249,18 @@ class PostHocDetector(NetworkDetector):
             groups.append([self._precise(known.to(device))])
         self.references_ = [mean_gradient(self.target_, torch.cat(one), READ_AT_ONCE) for one in groups]
         self.twin_references_ = [mean_activation(self.target_, one) for one in groups]
+
+    def _parts(self) -> Parts:
+        layers = of_layers(self.target_, self.representation, self.sketch_, self.columns_[0])
+
+        def read(rows: Tensor) -> Tensor:
+            found = self._read(rows)
+            return torch.cat([found.loss.unsqueeze(1).double(), found.values.double()], dim=1)
+
+        def score(values: Tensor) -> Tensor:
+            return self._scored(self.score_, Features(values[:, 0], values[:, 1:]))
+
+        return Parts(read, score, *joined([(torch.zeros(1, dtype=torch.int64), [LOSS]), layers]))
 
     def _pieces(self, read: Reader, rows: Rows, index: Tensor) -> Callable[[], Iterator[Features]]:
         device = self._device()

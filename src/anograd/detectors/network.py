@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from anograd.checkpoint import digest
 from anograd.detectors import checks
 from anograd.detectors.base import Detector
-from anograd.losses import kl_divergence
+from anograd.losses import bce_with_logits, kl_divergence
 from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
 from anograd.target import Target
 from anograd.train import seeded
@@ -66,6 +66,16 @@ class NetworkDetector(Detector):
 
     def _fingerprint_of_network(self) -> str:
         return digest(None, self.target_.module.state_dict().values())
+
+    def _expected(self, rows: Tensor) -> Tensor | None:
+        module = self.target_.module
+        real = next((p.dtype for p in module.parameters() if p.is_floating_point()), rows.dtype)
+        with torch.no_grad():
+            output = module(rows.to(real) if rows.is_floating_point() else rows)
+        output = output[0] if isinstance(output, tuple) else output
+        if not isinstance(output, Tensor) or output.shape != rows.shape or not rows.is_floating_point():
+            return None
+        return output.sigmoid() if self.target_.loss is bce_with_logits else output
 
     def _adopt(self, target: Target) -> None:
         self.target_, self.network_ = target, {"kind": "adopted", "class": type(target.module).__qualname__}

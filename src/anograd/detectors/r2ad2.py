@@ -14,12 +14,14 @@ from anograd.alarm import AlarmPlan, BalancedPlan, BalancedScorer, Gradients, Pu
 from anograd.alarm import noise as noises
 from anograd.checkpoint import Keeper
 from anograd.detectors import checks
-from anograd.detectors.base import Detector, Floats, Split
+from anograd.detectors.base import Detector, Floats
 from anograd.detectors.paper import Paper
+from anograd.detectors.parts import Parts, of_checkpoints
 from anograd.detectors.progress import counting, observer
 from anograd.detectors.published import PAPER, settings
 from anograd.detectors.resume import keeper
 from anograd.detectors.rows import Missing
+from anograd.detectors.split import Split
 from anograd.gradients import Sketch
 from anograd.gradients.planning import parse_memory
 from anograd.represent import checkpoint_gradients, choose_sketch
@@ -204,16 +206,14 @@ class R2AD2(Detector):
     def as_published(cls, data: str | None = None, **changes: Any) -> Self:
         """Return a detector with the paper's settings, to the letter; `changes` override them by name.
 
+        No rows are held out: p values refer to training rows; give ``calibration=0.2`` for verdicts.
+
         Parameters
         ----------
         data : str, optional
             One of the paper's data sets, such as "mammography", for its sizes; "nsl_kdd" by default.
         **changes
             Constructor parameters.
-
-        Notes
-        -----
-        No rows are held out: p values refer to training rows; give ``calibration=0.2`` for verdicts.
         """
         return cls(**{**settings(data), **changes})
 
@@ -241,7 +241,11 @@ class R2AD2(Detector):
         The mean squared error of the last checkpoint; what gradients and labels add is the difference.
         """
         check_is_fitted(self)
-        return self._batched(self._reconstruction_error, self._encode(X))
+
+        def error(rows: Tensor) -> Tensor:
+            return (self._expected(rows) - self._precise(rows)).square().flatten(1).mean(1)
+
+        return self._batched(error, self._encode(X))
 
     def novelty_score(self, X: Any) -> Floats:
         """Return the distance of each row's gradients from those of normal rows, (n,), high = anomalous."""
@@ -250,13 +254,6 @@ class R2AD2(Detector):
         if not isinstance(scorer, BalancedScorer):
             raise ValueError("training='published' has no novelty: fit with training='balanced'")
         return self._batched(lambda x: scorer.novelty(scorer.standard(self._entries_of(x))), self._encode(X))
-
-    @torch.no_grad()
-    def _reconstruction_error(self, rows: Tensor) -> Tensor:
-        rows = self._precise(rows)
-        output = self.targets_[-1].module(rows).sigmoid()
-        error: Tensor = (output - rows).square().flatten(1).mean(1)
-        return error
 
     def _gradients_of(self, rows: Tensor) -> Tensor:
         return checkpoint_gradients(self.targets_, self._precise(rows), self.sketch_, self.memory)
@@ -279,8 +276,18 @@ class R2AD2(Detector):
 
     @torch.no_grad()
     def _score_batch(self, rows: Tensor) -> Tensor:
-        scores: Tensor = self.scorer_(self._entries_of(rows))
-        return scores
+        return self.scorer_(self._entries_of(rows))  # type: ignore[no-any-return]
+
+    def _parts(self) -> Parts:
+        gradients = (-1, self.shape_["checkpoints"], self.shape_["entries"])
+        published = self.training == "published"
+        score = torch.no_grad()(lambda values: self.scorer_(values.view(gradients) if published else values))
+        groups = of_checkpoints(self.targets_[0], self.sketch_, self.shape_)
+        return Parts(lambda rows: self._entries_of(rows).flatten(1), score, *groups)
+
+    @torch.no_grad()
+    def _expected(self, rows: Tensor) -> Tensor:
+        return self.targets_[-1].module(self._precise(rows)).sigmoid()  # type: ignore[no-any-return]
 
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
         device = self._device()
@@ -331,10 +338,8 @@ class R2AD2(Detector):
         )  # fmt: skip
 
     def _gradients(self, rows: Rows, split: Split) -> Gradients:
-        device = self._device()
-
         def read(index: Tensor) -> Tensor:
-            return self._entries_of(rows.take(index).to(device))
+            return self._entries_of(rows.take(index).to(self._device()))
 
         published = self.training == "published"  # which reads all rows, and has no use for validation
         train = split.train if published else split.train[:ALARM_ROWS]
@@ -350,9 +355,8 @@ class R2AD2(Detector):
     def _noise(self, rows: Rows, train: Tensor) -> noises.Noise | None:
         if self.noise is None:
             return None
-        device = self._device()
         draw = noises.make(self.noise, rows.take(train[:NOISE_EXAMPLES]))
-        return lambda count: self._entries_of(draw(count).to(device))
+        return lambda count: self._entries_of(draw(count).to(self._device()))
 
     def _batch(self, n: int) -> int:
         return int(self.batch_size) if self.batch_size != "auto" else min(256, max(16, n // 50))
@@ -373,15 +377,11 @@ class R2AD2(Detector):
             state = target.module.state_dict()
             tensors |= {f"checkpoint{i}/{name}": value for name, value in state.items()}
         tensors["holdout/rows"] = torch.from_numpy(self.holdout_)
+        sketch = [self.sketch_.size, self.sketch_.seed] if self.sketch_ is not None else None
         described = {
-            "network": self.network_,
-            "shape": self.shape_,
-            "sketch": [self.sketch_.size, self.sketch_.seed] if self.sketch_ is not None else None,
-            "known": self.known_,
-            "history": self.history_,
-            "kept_epoch": self.kept_epoch_,
-            "weights_tried": self.weights_tried_,
-        }
+            "network": self.network_, "shape": self.shape_, "sketch": sketch, "known": self.known_,
+            "history": self.history_, "kept_epoch": self.kept_epoch_, "weights_tried": self.weights_tried_,
+        }  # fmt: skip
         return described, tensors
 
     def _restore(

@@ -7,7 +7,8 @@ from itertools import chain
 from typing import Any
 
 from anograd.checkpoint import Keeper, digest
-from anograd.detectors.base import Detector, Split
+from anograd.detectors.base import Detector
+from anograd.detectors.split import Split
 from anograd.spill import Rows
 
 # More epochs may be asked for; the seed that `random_state` gave counts in its place.

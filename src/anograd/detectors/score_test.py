@@ -13,6 +13,7 @@ from anograd.detectors import checks
 from anograd.detectors.gradient import PostHocDetector
 from anograd.detectors.network import DECODER
 from anograd.detectors.paper import Paper
+from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.rows import Missing
 from anograd.gradients import per_sample
 from anograd.score import ScoreTest
@@ -162,12 +163,27 @@ class GradScoreTest(PostHocDetector):
     def _score_batch(self, rows: Tensor) -> Tensor:
         if self.fisher == "projected":
             return super()._score_batch(rows)
-        statistic, loss = self._statistic(rows)
+        by_layer, loss = self._statistics(rows)
         with torch.no_grad():
-            return cast(ScoreTest, self.score_).join(statistic, loss)
+            return cast(ScoreTest, self.score_).join(by_layer.sum(1), loss)
 
-    def _statistic(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return statistics with the diagonal of F, (n,) float64, and losses (n,).
+    def _parts(self) -> Parts:
+        if self.fisher == "projected":
+            return super()._parts()
+        layers = list(self.target_.layers)
+
+        def read(rows: Tensor) -> Tensor:
+            by_layer, loss = self._statistics(rows)
+            return torch.cat([loss.unsqueeze(1).double(), by_layer], dim=1)
+
+        def score(values: Tensor) -> Tensor:
+            with torch.no_grad():
+                return cast(ScoreTest, self.score_).join(values[:, 1:].sum(1), values[:, 0])
+
+        return Parts(read, score, torch.arange(1 + len(layers)), (LOSS, *layers))
+
+    def _statistics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return statistics with the diagonal of F, (n, l) float64, a column a parameter, and losses (n,).
 
         Gradients are compared block by block: those of all rows are never held at once.
         """
@@ -182,7 +198,7 @@ class GradScoreTest(PostHocDetector):
         found = per_sample(self.target_, self._precise(rows), ("loss", "fold"), fold=fold, memory=self.memory)
         assert found.loss is not None
         assert found.fold is not None
-        return found.fold.double().sum(1), found.loss
+        return found.fold.double(), found.loss
 
     def _score(self, columns: int) -> nn.Module:
         return ScoreTest(

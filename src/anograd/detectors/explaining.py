@@ -1,0 +1,113 @@
+"""From a fitted detector and rows to their explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anograd.detectors.rows import Encoder
+from anograd.explain import Explanation, contributions, nearest, patches, spread
+
+if TYPE_CHECKING:
+    from anograd.detectors.base import Detector
+
+NEAREST = 3
+LEAST = 1e-12
+
+
+def explained(detector: Detector, X: Any, normal: Any, patch: int) -> Explanation:
+    """Return why rows score as they do; `Detector.explain` says how.
+
+    Parameters
+    ----------
+    detector : Detector
+    X, normal : as for ``fit``
+    patch : int
+    """
+    device = detector._device()
+    rows = torch.cat(list(detector._encode(X))).to(device)
+    others = None if normal is None else torch.cat(list(detector._encode(normal))).to(device)
+    expected = _expected(detector, rows, others)
+    encoder = detector.encoder_
+    groups = _groups(encoder, rows, patch).to(device)
+    shares, scores = contributions(_in_batches(detector, detector._score_batch), rows, expected, groups)
+    features = shares if encoder.table is not None else spread(shares, groups, rows - expected)
+    parts = detector._parts()
+    read = _in_batches(detector, parts.read)
+    found = read(rows)
+    usual = detector.usual_.to(found).expand_as(found)
+    of_parts, _ = contributions(parts.score, found, usual, parts.groups.to(device))
+    return Explanation(
+        scores=_array(scores),
+        features=_array(features),
+        names=_names(encoder),
+        expected=_decoded(encoder, expected),
+        parts=_array(of_parts),
+        part_names=parts.names,
+        nearest=None if others is None else _nearest(found, read(others)).cpu().numpy(),
+    )
+
+
+def _expected(detector: Detector, rows: Tensor, others: Tensor | None) -> Tensor:
+    if not rows.is_floating_point():
+        raise ValueError(
+            f"the rows are {rows.dtype}, which name something and cannot be put right a little: only rows of "
+            "real numbers can be explained"
+        )
+    found = others[nearest(rows.flatten(1), others.flatten(1), 1)[:, 0]] if others is not None else None
+    if found is None:
+        found = (
+            _in_batches(detector, detector._expected)(rows)
+            if detector._expected(rows[:1]) is not None
+            else None
+        )
+    if found is None:
+        raise ValueError(
+            "the network does not reconstruct its input, so nothing tells what a normal row would be: "
+            "give normal rows, detector.explain(X, normal=X_train)"
+        )
+    table = detector.encoder_.table
+    if table is not None:
+        found = torch.from_numpy(table.settled(found.float().cpu().numpy())).to(rows)
+    return found.to(rows)
+
+
+def _groups(encoder: Encoder, rows: Tensor, patch: int) -> Tensor:
+    """Return which entries of a row are put right together: a category's levels, a patch, or each alone."""
+    if encoder.table is not None:
+        return torch.as_tensor(encoder.table.origin)
+    if patch < 1:
+        raise ValueError(f"patch={patch}: a side of 1 pixel or more is wanted")
+    shape = rows.shape[1:]
+    return patches(shape, patch) if len(shape) > 2 else torch.arange(shape.numel()).reshape(shape)
+
+
+def _in_batches(detector: Detector, function: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    return lambda x: torch.cat([function(batch) for batch in torch.split(x, detector._at_once())]).detach()
+
+
+def _nearest(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the nearest by what the score reads, each entry in units of its spread, signed logarithm."""
+    mean, spread_of = others.mean(0), others.std(0, correction=0)
+    scale = spread_of.clamp_min(1e-6 * float(spread_of.max()) + LEAST)
+    here, there = ((x - mean) / scale for x in (rows, others))
+    return nearest(here.sign() * here.abs().log1p(), there.sign() * there.abs().log1p(), NEAREST)
+
+
+def _names(encoder: Encoder) -> tuple[str, ...]:
+    if encoder.table is None:
+        return ()
+    return tuple(encoder.table.names_in or map(str, range(encoder.table.n_in)))
+
+
+def _decoded(encoder: Encoder, expected: Tensor) -> np.ndarray[Any, Any]:
+    rows = expected.float().cpu().numpy()
+    return rows if encoder.table is None else encoder.table.decode(rows)
+
+
+def _array(values: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return values.double().cpu().numpy()
