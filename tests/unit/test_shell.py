@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from anograd.detectors.base import Detector
+from anograd.detectors.parts import Parts
 from anograd.detectors.split import Split
 from anograd.spill import Rows
 
@@ -31,6 +32,9 @@ class First(Detector):
 
     def _score_batch(self, rows: Tensor) -> Tensor:
         return rows[:, 0]
+
+    def _parts(self) -> Parts:
+        return Parts(lambda rows: rows, lambda values: values[:, 0], torch.arange(1), ("first",))
 
     def twin_score(self, X: Any) -> Any: ...
 
