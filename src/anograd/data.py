@@ -64,6 +64,31 @@ def collect(X: Any) -> Any:
         ) from error
 
 
+def rows_at(X: Any, index: NDArray[np.int64]) -> Any:
+    """Return some rows of an array, tensor, frame or lazy frame, in the order of their numbers given.
+
+    Parameters
+    ----------
+    X : array, tensor, frame or lazy frame, (n, ...)
+    index : ndarray of int64, (m,)
+
+    Examples
+    --------
+    >>> rows_at(np.array([[1], [2], [3]]), np.array([2, 0])).tolist()
+    [[3], [1]]
+    """
+    if is_lazy(X):
+        import polars
+
+        wanted = polars.DataFrame({"index": index}, schema={"index": polars.UInt32})
+        found = X.with_row_index("index").filter(polars.col("index").is_in(index.tolist())).collect()
+        return wanted.join(found, on="index", how="left", maintain_order="left").drop("index")
+    library = frame_library(X)
+    if library == "pandas":
+        return X.iloc[index]
+    return X.take(index) if library == "pyarrow" else X[index]
+
+
 def slices(X: Any) -> Iterator[tuple[int, Any]]:
     """Return the pieces of a lazy frame in order: the number of the first row, and the frame."""
     n = number_of_rows(X)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,41 @@ def extremes(images: NDArray[Any], scores: Floats, p: Floats, *, title: str, cou
             _draw(place, images[row], f"score {scores[row]:.3f}\np {p[row]:.3g}")
         for empty in axes[count:]:
             empty.set_axis_off()
+    return figure
+
+
+def reasons(images: Floats, expected: Floats, features: Floats, captions: Sequence[str]) -> Figure:
+    """Return a picture with a line a row: the image, what was expected, and what each pixel contributes.
+
+    Red pixels make the row more anomalous, blue ones less; each row has its own scale.
+
+    Parameters
+    ----------
+    images, expected : ndarray (n, C, H, W)
+        With C = 1 (grey) or 3 (colour) and values in 0..1.
+    features : ndarray (n, C, H, W)
+        Contributions, in units of the score.
+    captions : sequence of str
+        Of each row.
+
+    Raises
+    ------
+    ImportError
+        Pictures need ``pip install 'anograd[report]'``.
+    """
+    figure = new_figure(6.4, 2.2 * len(images) + 0.4)
+    axes = figure.subplots(len(images), 3, squeeze=False)
+    for name, place in zip(("given", "expected", "why"), axes[0], strict=True):
+        place.set_title(name, fontsize=11)
+    for row, (left, middle, right) in enumerate(axes):
+        _draw(left, images[row], captions[row])
+        _draw(middle, expected[row], "")
+        shares = features[row].sum(0)
+        most = float(np.abs(shares).max()) or 1.0
+        right.imshow(shares, cmap="RdBu_r", vmin=-most, vmax=most)
+        right.set_xticks([])
+        right.set_yticks([])
+        right.set_xlabel(f"up to {shares.max():+.3g}", fontsize=9)
     return figure
 
 

@@ -1,0 +1,122 @@
+"""``anograd explain``: why rows score as they do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from anograd import pictures, report
+from anograd.cli.app import NORMAL, Data, Model, check_output, option, print_parts
+from anograd.data import check_images, is_frame, labels, names, number_of_rows, rows_at
+from anograd.detectors import load
+from anograd.explain import Explanation
+from anograd.labelled import only_fitted, read_features, read_labelled
+from anograd.reasons import as_data, told
+
+ENDINGS = (".json", ".png")
+
+
+def explain(
+    model: Model,
+    data: Data,
+    rows: Annotated[
+        str | None, option("Numbers of rows, counted from 0: 3,17,40.", show_default=False)
+    ] = None,
+    most: Annotated[int, option("Without --rows: so many rows, those with the highest scores.", min=1)] = 10,
+    top: Annotated[int, option("Columns shown of each row.", min=1)] = 5,
+    among: Annotated[
+        str | None,
+        option(
+            "Rows to compare with, such as those of the fit; --label tells the anomalies.", metavar="DATA"
+        ),
+    ] = None,
+    label: Annotated[str | None, option("A column of a CSV or Parquet file to leave out.")] = None,
+    normal: Annotated[list[str] | None, option(NORMAL, metavar="VALUE")] = None,
+    patch: Annotated[int, option("Side of the patches that images are cut into, in pixels.", min=1)] = 4,
+    output: Annotated[
+        str | None, option("x.json: all contributions; x.png: heat maps of images.", "--output", "-o")
+    ] = None,
+) -> None:
+    """Say why rows score as they do: which columns or pixels, which layers, which normal rows are nearest."""
+    if output is not None:
+        check_output(output, data, "why.json")
+        if Path(output).suffix.lower() not in ENDINGS:
+            raise ValueError(f"{output!r}: wanted is x.json, or x.png for images")
+    detector: Any = load(model)
+    fitted = getattr(detector, "feature_names_in_", None)
+    X = read_features(data, label, fitted)
+    others, numbers = (None, None) if among is None else _normal(among, label, normal or [], fitted)
+    index = _chosen(rows, number_of_rows(X)) if rows is not None else _highest(detector, X, most)
+    some = rows_at(X, index)
+    found: Explanation = detector.explain(some, normal=others, patch=patch)
+    if found.nearest is not None and numbers is not None:
+        found = replace(found, nearest=numbers[found.nearest])
+    p = detector.calibration_.p_values(found.scores)
+    called = names(data)
+    titles = [called[i] if called else f"row {i}" for i in index.tolist()]
+    given = _cells(some) if found.names else None
+    print_parts(told(found, titles, p, given, top))
+    if output is None:
+        return
+    if Path(output).suffix.lower() == ".json":
+        content = json.dumps(as_data(found, titles, p, given), indent=2) + "\n"
+        report.write_whole(output, content.encode())
+    else:
+        pictures.save_png(_heat(detector, some, found, titles), output)
+    typer.echo(f"written to {output}", err=True)
+
+
+def _chosen(text: str, n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the rows that somebody typed."""
+    try:
+        found = np.array([int(one) for one in text.split(",")], dtype=np.int64)
+    except ValueError:
+        raise typer.BadParameter(
+            f"--rows {text}: whole numbers with commas between are wanted, 3,17"
+        ) from None
+    if found.min() < 0 or found.max() >= n:
+        raise typer.BadParameter(f"--rows {text}: there are the rows 0 to {n - 1}")
+    return found
+
+
+def _highest(detector: Any, X: Any, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.argsort(-detector.anomaly_score(X), kind="stable")[:most].astype(np.int64)
+
+
+def _normal(
+    data: str, label: str | None, normal: list[str], fitted: Any
+) -> tuple[Any, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Return the rows of a file that no label marks as anomalous, and their numbers."""
+    try:
+        X, y = read_labelled(data, label, normal)
+    except ValueError:
+        if label is None or normal:
+            raise
+        X, y = read_features(data, None, fitted), None  # it has no such column, and is taken to be normal
+    X = only_fitted(X, data, fitted)
+    n = number_of_rows(X)
+    kept = np.flatnonzero(~labels(y, n)) if y is not None else np.arange(n)
+    return rows_at(X, kept), kept
+
+
+def _cells(X: Any) -> np.ndarray[Any, Any]:
+    """Return a table's cells as they were given, (n, p)."""
+    if not is_frame(X):
+        return np.asarray(X)
+    found = np.empty(X.shape, dtype=object)
+    for j, name in enumerate(X.columns):
+        found[:, j] = X[name].to_list()
+    return found
+
+
+def _heat(detector: Any, X: Any, found: Explanation, titles: list[Any]) -> Any:
+    pixels = detector.encoder_.pixels
+    if pixels is None or found.features.shape[1] not in (1, 3):
+        raise ValueError("heat maps are for images, grey or in colour; for other rows write x.json")
+    captions = [f"{title}\nscore {score:.3g}" for title, score in zip(titles, found.scores, strict=True)]
+    return pictures.reasons(pixels.transform(check_images(X)), found.expected, found.features, captions)
