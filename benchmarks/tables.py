@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tables_bench
+import tables_deletion
 import tables_gradient
 import tables_r2ad2
 import tables_score_test
@@ -103,6 +104,7 @@ TABLES = {
     **tables_gradient.TABLES,
     **tables_score_test.TABLES,
     **tables_bench.TABLES,
+    **tables_deletion.TABLES,
 }
 
 
