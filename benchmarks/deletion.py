@@ -1,9 +1,9 @@
 """Are explanations faithful? How fast an anomaly's score falls as its parts are put right, the blamed first.
 
 Each anomaly that raises an alarm is put right column by column (images: patch by patch), each part taking the
-value of the nearest normal row, in three orders: by `explain`, by the reconstruction error, by chance. What is
-left of the score, from 1 (nothing put right) to 0 (all), is averaged over the share put right: the smaller
-the area, the better the order. Run ``python benchmarks/deletion.py``; finished runs are not repeated.
+value of the nearest normal row, in three orders: by `explain`, by the reconstruction error, by chance. What
+is left of the score, from 1 (nothing put right) to 0 (all), is averaged over the share put right: the
+smaller the area, the better the order. Run ``python benchmarks/deletion.py``; finished runs are not repeated.
 """
 
 from __future__ import annotations
