@@ -196,6 +196,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         check_is_fitted(self)
         self._calibrate(self._encode(X))
+        self.split_ = {**self.split_, "calibration": len(self.calibration_.scores)}
         return self
 
     def anomaly_score(self, X: Any) -> Floats:
