@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import record
-from anograd.bench import results
+from anograd.bench import results, stats
+from anograd.bench.regimes import cells, each_class, means
+from anograd.bench.rivals import own
 from anograd.bench.roster import roster
 from anograd.bench.table import origin
 from table_parts import markdown
@@ -104,4 +107,65 @@ def published() -> str:
     return "\n\n".join([told, markdown(head, rows), origin(used)])
 
 
-TABLES = {"bench-entrants": entrants, "adbench-published": published}
+def leaders() -> str:
+    """Who ranks best in each regime, and the best of anograd's detectors there."""
+    rows, used = [], []
+    for file, protocol, options, called in REGIMES:
+        lines = [
+            line
+            for line in results.read(record.RESULTS / f"{file}.jsonl")
+            if line["protocol"] == protocol and _agree(line["options"], options)
+        ]
+        lines = each_class(lines)
+        used += lines
+        for measure in ("auroc", "average_precision") if protocol != "one-class" else ("auroc",):
+            table = means(cells(lines, measure)) if lines else {}
+            whole, _ = stats.blocks(table)
+            if not whole:
+                continue
+            found = {name: [values[one] for one in whole] for name, values in table.items() if values}
+            found = {name: values for name, values in found.items() if len(values) == len(whole)}
+            best, own = (
+                max(names, key=lambda name: statistics.mean(found[name]))
+                for names in (found, [name for name in found if name.partition(" (")[0] in OURS])
+            )
+            difference = [a - b for a, b in zip(found[own], found[best], strict=True)]
+            p = f"{stats.signed_rank(difference):.3f}" if best != own and len(whole) >= FEWEST else ""
+            label = {name: entrant.label for name, entrant in roster().items()}
+            rows.append(
+                [
+                    called, "AUROC" if measure == "auroc" else "average precision", len(whole),
+                    f"{_label(best, label)}, {statistics.mean(found[best]):.3f}",
+                    f"{_label(own, label)}, {statistics.mean(found[own]):.3f}",
+                    f"{sum(one > 0 for one in difference)} of {len(whole)}" if best != own else "", p,
+                ]
+            )  # fmt: skip
+    if not rows:
+        return "Not measured yet."
+    head = (
+        "regime", "measure", "data sets", "best mean", "best of anograd's", "sets on which ours is higher",
+        "p, uncorrected",
+    )  # fmt: skip
+    return "\n\n".join([markdown(head, rows), origin(used)])
+
+
+def _agree(given: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return all(given.get(name) == value for name, value in wanted.items())
+
+
+def _label(name: str, labels: dict[str, str]) -> str:
+    own, _, settings = name.partition(" (")
+    return labels.get(own, own) + (f" ({settings}" if settings else "")
+
+
+OURS = tuple(name for name in own.ENTRANTS if name not in ("reconstruction", "gradient-trees"))
+FEWEST = 6  # data sets: on fewer no signed-rank test can find p < 0.05
+REGIMES: tuple[tuple[str, str, dict[str, Any], str], ...] = (
+    ("adbench", "adbench", {"labelled": 0.01}, "ADBench, contaminated, 1 % of the anomalies labelled"),
+    ("adbench", "adbench", {"labelled": 0.05}, "ADBench, contaminated, 5 % labelled"),
+    ("adbench", "adbench", {"labelled": 0.0}, "ADBench, contaminated, no labels"),
+    ("r2ad2", "r2ad2", {"transfer": None}, "R2-AD2, clean, 100 known anomalies"),
+    ("r2ad2", "r2ad2", {"transfer": True}, "R2-AD2, clean, known anomalies of some kinds only"),
+    ("gradcon", "one-class", {}, "GradCon, clean, one class of images, 5 epochs"),
+)
+TABLES = {"leaders": leaders, "bench-entrants": entrants, "adbench-published": published}
