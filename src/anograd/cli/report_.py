@@ -94,8 +94,8 @@ def _rows(
     if odd is None:
         raise ValueError(
             f"{label!r} tells all {len(y):,} rows to be of one kind, and a report with labels compares "
-            "normal rows with anomalies: give rows of both kinds, say which values are normal (--normal VALUE), or "
-            "leave the column out of the file"
+            "normal rows with anomalies: give rows of both kinds, say which values are normal "
+            "(--normal VALUE), or leave --label out"
         )
     return only_fitted(X, data, fitted), odd
 

@@ -1,4 +1,4 @@
-"""Rows with their scores, and what can be counted of them: p values, thresholds, change over time, the twin."""
+"""Rows with their scores, and what can be counted of them: p values, thresholds, change over time, twin."""
 
 from __future__ import annotations
 
