@@ -224,6 +224,16 @@ def test_mistakes_are_told_in_one_line(table, words, message, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_rule_out_of_reach_is_told_on_the_page(table):
+    output = table / "e.html"
+    done = call("report", table / "model", table / "new.parquet", "--alpha", 0.01, "--top", 1, "-o", output)
+    assert done.exit_code == 0, done.output
+    assert "warning: alpha=0.01 raises no alarm: with m = 39 calibration rows" in done.stderr
+    page = Page(output.read_text(encoding="utf-8"))
+    assert "No alarm alpha=0.01 raises no alarm: with m = 39 calibration rows" in page.words
+    assert "No score raises an alarm by this rule" in page.words
+
+
 def test_labels_of_one_kind_are_refused(table, tmp_path):
     pl.read_parquet(table / "new.parquet")[:30].write_parquet(tmp_path / "benign.parquet")
     output = tmp_path / "a.html"

@@ -78,7 +78,7 @@ def page(scored: Scored, card: Card, reasons: Sequence[Reason], untold: str = ""
     template = _template()
     found = p_values(scored)
     parts = chunks(scored)
-    overall = float(scored.alarms.mean())
+    overall = float((scored.p <= scored.level).mean())
     same = agreement(scored)
     text: str = template.render(
         scored=scored,
@@ -97,8 +97,9 @@ def page(scored: Scored, card: Card, reasons: Sequence[Reason], untold: str = ""
         untold=untold,
         among=among,
         chunks=parts,
+        overall=overall,
         away=[one for one in parts if not one.share[1] <= overall <= one.share[2]],
-        drift_chart=charts.drift(parts, overall) if parts else "",
+        drift_chart=charts.drift(parts, overall, scored.level) if parts else "",
         agreement=same,
     )
     return text
@@ -152,15 +153,16 @@ def _truth(scored: Scored) -> dict[str, Any]:
 
 
 def _verdict(ranked: Comparison) -> str:
-    gain = ranked.auroc
-    if gain is None:
-        return ""
-    told = f"AUROC differs by {gain.value:+.4f} (95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
-    if gain.low > 0:
-        return f"{told}: the gradients help on these rows."
-    if gain.high < 0:
-        return f"{told}: on these rows the score without gradients ranks better, and is cheaper."
-    return f"{told}: these rows do not tell the two apart."
+    """Return what the intervals of the differences say, nothing where there is nothing to compare with."""
+    told = []
+    for name, gain in (("AUROC", ranked.auroc), ("average precision", ranked.average_precision)):
+        if gain is not None and gain.low > 0:
+            told.append(f"By {name} the gradients help on these rows.")
+        elif gain is not None and gain.high < 0:
+            told.append(f"By {name} these rows are ranked better without gradients, which is also cheaper.")
+        elif gain is not None:
+            told.append(f"By {name} these rows do not tell whether the gradients help.")
+    return " ".join(told)
 
 
 def check_needs() -> None:

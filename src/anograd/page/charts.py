@@ -18,6 +18,7 @@ from anograd.pictures import new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
 
 Floats = NDArray[np.float64]
 # What is drawn in these colours takes the page's, light or dark.
@@ -63,8 +64,8 @@ def scores(values: Floats, odd: NDArray[np.bool_] | None, line: float | None) ->
             xytext=(-4 if right else 4, -3), textcoords="offset points", va="top",
             ha="right" if right else "left", fontsize=TEXT, color=INK,
         )  # fmt: skip
-    ends = [f"first bar: all {below:,} up to {edges[1]:.3g}"] if below else []
-    ends += [f"last bar: all {beyond:,} from {edges[-2]:.3g}"] if beyond else []
+    ends = [f"first bar: below {edges[1]:.3g} ({below:,})"] if below else []
+    ends += [f"last bar: {edges[-2]:.3g} and above ({beyond:,})"] if beyond else []
     axes.set_xlabel("score, high = anomalous" + (f"\n{'; '.join(ends)}" if ends else ""))
     axes.set_ylabel("rows, logarithmic" if log else "rows")
     _legend(figure, len(groups) > 1)
@@ -100,13 +101,21 @@ def _bars(axes: Axes, edges: Floats, counts: Sequence[Any], names: Sequence[str]
     )
     for count, name, look in zip(counts, names, looks, strict=False):
         axes.stairs(np.maximum(count, floor), edges, baseline=floor, fill=True, label=name, **look)
-    if log:
-        from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    if log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}" if y >= 1 else ""))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(bottom=floor)
+    axes.yaxis.set_major_formatter(_counted())
+
+
+def _counted() -> Formatter:
+    """Return what writes numbers of rows on an axis."""
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 or not x else "")
 
 
 def p_values(found: PValues) -> str:
@@ -193,14 +202,16 @@ def _curves(axes: Axes, curve: Curve, twin: Curve | None, step: Any) -> None:
     axes.set_ylim(0, 1.02)
 
 
-def drift(found: Sequence[Chunk], overall: float) -> str:
-    """Return the share of alarms in consecutive chunks of the rows, with intervals.
+def drift(found: Sequence[Chunk], overall: float, level: float) -> str:
+    """Return the share of low p values in consecutive chunks of the rows, with intervals.
 
     Parameters
     ----------
     found : sequence of Chunk
     overall : float
         The share among all rows.
+    level : float
+        Up to which a p value is low.
     """
     figure, axes = _axes()
     x = [(chunk.first + chunk.last) / 2 for chunk in found]
@@ -214,9 +225,10 @@ def drift(found: Sequence[Chunk], overall: float) -> str:
         axes.plot(np.array(x)[away], y[away], marker="D", label="chunk away from all rows", **dots)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("row, in the order of the file")
-    axes.set_ylabel("share of alarms")
+    axes.set_ylabel(f"share with p \N{LESS-THAN OR EQUAL TO} {level:.3g}")
+    axes.xaxis.set_major_formatter(_counted())
     _legend(figure, True)
-    return svg(figure, "drift", "Share of alarms over the order of the rows")
+    return svg(figure, "drift", "Share of low p values over the order of the rows")
 
 
 def _axes(taller: float = 1.0) -> tuple[Figure, Axes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -43,6 +44,8 @@ class Scored:
         The truth: True = anomalous.
     twin : ndarray, (n,), optional
         The score without gradients, high = anomalous.
+    warned : str
+        Why the rule could raise no alarm, if so.
     """
 
     scores: Floats
@@ -53,6 +56,7 @@ class Scored:
     titles: Sequence[str]
     odd: Bools | None = None
     twin: Floats | None = None
+    warned: str = ""
 
     @classmethod
     def by(
@@ -78,15 +82,21 @@ class Scored:
         """
         scores = detector.anomaly_score(X)
         calibration = detector.calibration_
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            alarms = calibration.detect(scores, **rule)
+        for one in told:
+            warnings.warn(one.message, stacklevel=2)
         return cls(
             scores=scores,
             p=calibration.p_values(scores),
-            alarms=calibration.detect(scores, **rule),
+            alarms=alarms,
             rule=rule,
             calibration=calibration,
             titles=titles or [f"row {i}" for i in range(len(scores))],
             odd=odd,
             twin=detector.twin_score(X),
+            warned=" ".join(str(one.message) for one in told),
         )
 
     @property
@@ -101,6 +111,11 @@ class Scored:
             found = self.calibration.threshold(self.rule["alpha"])
             return found if np.isfinite(found) else None
         return float(self.scores[self.alarms].min()) if self.alarms.any() else None
+
+    @property
+    def level(self) -> float:
+        """Return up to which p value is low: alpha or 0.05, or the smallest that can be reached."""
+        return max(self.rule.get("alpha", 0.05), 1 / (len(self.calibration.scores) + 1))
 
     def highest(self, count: int) -> NDArray[np.int64]:
         """Return the numbers of the rows with the highest scores, highest first.
@@ -238,17 +253,19 @@ def _middle(n: int, a: int, b: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows: the numbers of the first and the last, alarms, and what share of rows they are."""
+    """Consecutive rows: the numbers of the first and the last, how many p values are low, and their share."""
 
     first: int
     last: int
-    alarms: int
+    low: int
     share: Share
     p: float  # median
 
 
 def chunks(scored: Scored, count: int = CHUNKS) -> list[Chunk]:
-    """Return the alarms in consecutive chunks of the rows, none where the rows are too few to compare.
+    """Return how many p values are at `level` or below in consecutive chunks, none where rows are too few.
+
+    By alpha these are the alarms. Other rules may raise too few to tell one chunk from another.
 
     Parameters
     ----------
@@ -262,10 +279,10 @@ def chunks(scored: Scored, count: int = CHUNKS) -> list[Chunk]:
         return []
     found = []
     for rows in np.array_split(np.arange(n), count):
-        alarms = int(scored.alarms[rows].sum())
-        of_rows = share(alarms, len(rows))
+        low = int((scored.p[rows] <= scored.level).sum())
+        of_rows = share(low, len(rows))
         assert of_rows is not None
-        found.append(Chunk(int(rows[0]), int(rows[-1]), alarms, of_rows, float(np.median(scored.p[rows]))))
+        found.append(Chunk(int(rows[0]), int(rows[-1]), low, of_rows, float(np.median(scored.p[rows]))))
     return found
 
 
