@@ -172,7 +172,7 @@ def test_pictures_are_small_and_described():
     shares = np.zeros_like(large)
     shares[0, 10, 20] = 0.5
     given, expected, why = _pictures(large, large, shares)
-    assert (given.name, expected.name, why.name) == ("given", "expected", "why")
+    assert (given.name, expected.name, why.name) == ("given", "expected", "why, up to +0.5")
     assert why.alt == "Heat map of the contributions: the largest, +0.5, in row 11 of 301, column 21 of 200"
     assert all(one.uri.startswith("data:image/png;base64,") for one in (given, expected, why))
     smaller = _smaller(large[0])

@@ -160,7 +160,7 @@ def _pictures(image: Floats, expected: Floats, shares: Floats) -> tuple[Picture,
         Picture("given", _png(_grey(image)), f"The image as given, {size}"),
         Picture("expected", _png(_grey(expected)), f"What a normal image like it would be, {size}"),
         Picture(
-            "why",
+            f"why, up to {total.max():+.3g}",
             _png(_heat(_smaller(total) / most)),
             f"Heat map of the contributions: the largest, {total.max():+.3g}, in {where}",
         ),
