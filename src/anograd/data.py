@@ -89,6 +89,23 @@ def rows_at(X: Any, index: NDArray[np.int64]) -> Any:
     return X.take(index) if library == "pyarrow" else X[index]
 
 
+def cells(X: Any) -> Array:
+    """Return a table's cells as they were given, (n, p): of objects where they come from a frame.
+
+    Parameters
+    ----------
+    X : array or frame, (n, p)
+    """
+    if not is_frame(X):
+        return np.asarray(X)
+    columns = X.column_names if frame_library(X) == "pyarrow" else list(X.columns)
+    found = np.empty((number_of_rows(X), len(columns)), dtype=object)
+    for j, name in enumerate(columns):
+        column = X[name]
+        found[:, j] = column.to_pylist() if hasattr(column, "to_pylist") else column.to_list()
+    return found
+
+
 def slices(X: Any) -> Iterator[tuple[int, Any]]:
     """Return the pieces of a lazy frame in order: the number of the first row, and the frame."""
     n = number_of_rows(X)

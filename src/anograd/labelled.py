@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from anograd.data import Array, collect, is_frame, is_lazy, number_of_rows, read, scan
+from anograd.data import Array, collect, is_frame, is_lazy, labels, number_of_rows, read, rows_at, scan
 
 SHOWN = 20
 
@@ -90,6 +91,39 @@ def read_features(data: str, label: str | None, fitted: Sequence[str] | None) ->
     """
     X = _without(scan(data), data, [label] if label is not None else [], "--label")
     return only_fitted(X, data, fitted)
+
+
+def read_normal(
+    data: str, label: str | None, normal: Sequence[str], fitted: Sequence[str] | None
+) -> tuple[Any, NDArray[np.int64]]:
+    """Return the rows of a file that no label marks as anomalous, and their numbers.
+
+    Parameters
+    ----------
+    data : str
+        What `anograd.data.scan` takes.
+    label : str or None
+        As for `read_labelled`; a file that has no such column is taken to be normal.
+    normal : sequence of str
+        The normal labels as somebody typed them.
+    fitted : sequence of str or None
+        The columns that the detector was fitted on, where it knows their names.
+
+    Raises
+    ------
+    ValueError
+        As for `read_labelled`.
+    """
+    try:
+        X, y = read_labelled(data, label, normal)
+    except ValueError:
+        if label is None or normal:
+            raise
+        X, y = read_features(data, None, fitted), None  # it has no such column, and is taken to be normal
+    X = only_fitted(X, data, fitted)
+    n = number_of_rows(X)
+    kept = np.flatnonzero(~labels(y, n)) if y is not None else np.arange(n)
+    return rows_at(X, kept), kept
 
 
 def only_fitted(X: Any, data: str, fitted: Sequence[str] | None) -> Any:

@@ -129,6 +129,19 @@ def read(folder: str | Path) -> Stored:
     return Stored(detector, tensors, Table.from_skops(root / TABLE) if TABLE in contents else None)
 
 
+def origin(folder: str | Path) -> tuple[str, dict[str, str]]:
+    """Return which anograd wrote a model folder, and the SHA-256 of each file that its manifest lists.
+
+    Parameters
+    ----------
+    folder : str or Path
+        One that `read` has read.
+    """
+    listing = _manifest(Path(folder)) or {}
+    sums = {name: str(entry["sha256"]) for name, entry in listing.get("files", {}).items()}
+    return str(listing.get("version")), sums
+
+
 def _fill(
     fresh: Path, detector: dict[str, Any], tensors: dict[str, torch.Tensor], table: Table | None
 ) -> None:

@@ -11,7 +11,7 @@ try:
 except ImportError as error:
     raise SystemExit("error: the command line needs typer and rich: pip install 'anograd[cli]'") from error
 
-from anograd.cli import bench, calibrate, demo, evaluate, explain, fit, info, score
+from anograd.cli import bench, calibrate, demo, evaluate, explain, fit, info, report_, score
 from anograd.cli.app import app as app
 
 for command in (
@@ -24,6 +24,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.command("report")(report_.report_)
 app.add_typer(bench.app, name="bench")
 
 

@@ -12,10 +12,10 @@ import typer
 
 from anograd import pictures, report
 from anograd.cli.app import NORMAL, Data, Model, check_output, option, print_parts
-from anograd.data import check_images, is_frame, labels, names, number_of_rows, rows_at
+from anograd.data import cells, check_images, names, number_of_rows, rows_at
 from anograd.detectors import load
 from anograd.explain import Explanation
-from anograd.labelled import only_fitted, read_features, read_labelled
+from anograd.labelled import read_features, read_normal
 from anograd.reasons import as_data, told
 
 ENDINGS = (".json", ".png")
@@ -50,7 +50,7 @@ def explain(
     detector: Any = load(model)
     fitted = getattr(detector, "feature_names_in_", None)
     X = read_features(data, label, fitted)
-    others, numbers = (None, None) if among is None else _normal(among, label, normal or [], fitted)
+    others, numbers = (None, None) if among is None else read_normal(among, label, normal or [], fitted)
     index = _chosen(rows, number_of_rows(X)) if rows is not None else _highest(detector, X, most)
     some = rows_at(X, index)
     found: Explanation = detector.explain(some, normal=others, patch=patch)
@@ -59,7 +59,7 @@ def explain(
     p = detector.calibration_.p_values(found.scores)
     called = names(data)
     titles = [called[i] if called else f"row {i}" for i in index.tolist()]
-    given = _cells(some) if found.names else None
+    given = cells(some) if found.names else None
     print_parts(told(found, titles, p, given, top))
     if output is None:
         return
@@ -86,32 +86,6 @@ def _chosen(text: str, n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def _highest(detector: Any, X: Any, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.argsort(-detector.anomaly_score(X), kind="stable")[:most].astype(np.int64)
-
-
-def _normal(
-    data: str, label: str | None, normal: list[str], fitted: Any
-) -> tuple[Any, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Return the rows of a file that no label marks as anomalous, and their numbers."""
-    try:
-        X, y = read_labelled(data, label, normal)
-    except ValueError:
-        if label is None or normal:
-            raise
-        X, y = read_features(data, None, fitted), None  # it has no such column, and is taken to be normal
-    X = only_fitted(X, data, fitted)
-    n = number_of_rows(X)
-    kept = np.flatnonzero(~labels(y, n)) if y is not None else np.arange(n)
-    return rows_at(X, kept), kept
-
-
-def _cells(X: Any) -> np.ndarray[Any, Any]:
-    """Return a table's cells as they were given, (n, p)."""
-    if not is_frame(X):
-        return np.asarray(X)
-    found = np.empty(X.shape, dtype=object)
-    for j, name in enumerate(X.columns):
-        found[:, j] = X[name].to_list()
-    return found
 
 
 def _heat(detector: Any, X: Any, found: Explanation, titles: list[Any]) -> Any:
