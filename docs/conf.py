@@ -26,7 +26,8 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "auto_examples/**/*.py", "auto_examples/**/*.ipynb"]
 default_role = "literal"  # `name` in docstrings is code
-nitpicky = False  # types of other packages have no page here, and none is asked for over the network
+smartquotes = False  # a default such as "auto" is typed with straight ones
+nitpicky = True  # types of other packages are named in words, so that nothing needs to be looked up elsewhere
 suppress_warnings = ["config.cache"]
 
 # Markdown
@@ -46,6 +47,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": ["auto_examples"],
     "plot_gallery": "False",
     "ignore_pattern": r"(minilm|topics)\.py$",  # what an example imports
+    "default_thumb_file": str(Path(__file__).parent / "_static" / "thumb.svg"),
     "download_all_examples": False,
     "notebook_extensions": set(),
     "show_memory": False,

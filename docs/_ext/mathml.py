@@ -18,7 +18,8 @@ def inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 def block(translator: HTML5Translator, node: nodes.math_block) -> None:
     """Write a formula on lines of its own."""
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    formula = tex2mathml(node.astext(), as_block=True).replace("<math ", '<math displaystyle="true" ', 1)
+    translator.body.append(f'<div class="math">{formula}</div>\n')
     raise nodes.SkipNode
 
 
