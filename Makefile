@@ -22,7 +22,7 @@ RECENT = import sys; \
 	sys.version_info >= (3, 11) or sys.exit( \
 	f"anograd needs Python 3.11 or newer and this is {sys.version.split()[0]}: make PYTHON=python3.11")
 
-.PHONY: help demo test check lint bench-engine tables clean
+.PHONY: help demo test check lint docs bench-engine tables clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -33,7 +33,7 @@ demo: $(DEMO)/.installed ## install anograd into a venv of its own, find odd dig
 test: $(VENV)/.installed ## run all tests; make test PYTEST_ARGS="-m 'not slow'"
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: lint ## what must pass before a change is merged: lint, then test
+check: lint docs ## what must pass before a change is merged: lint, documentation, then test
 	$(MAKE) test
 
 lint: $(VENV)/.installed ## style, types, structure, dependencies, docstrings
@@ -45,6 +45,9 @@ lint: $(VENV)/.installed ## style, types, structure, dependencies, docstrings
 	$(BIN)/python benchmarks/tables.py --check
 	$(BIN)/numpydoc lint $(filter %.py,$(SOURCES))
 
+docs: $(VENV)/.installed ## the documentation, into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
 bench-engine: $(VENV)/.installed ## time the engine against a training step and its rivals
 	$(BIN)/python benchmarks/engine.py
 
@@ -52,7 +55,7 @@ tables: $(VENV)/.installed ## make every table of README and docs anew from benc
 	$(BIN)/python benchmarks/tables.py
 
 clean: ## remove what was made, all but .venv
-	rm -rf $(DEMO) demo build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf $(DEMO) demo build dist docs/_build docs/api docs/auto_examples .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache .benchmarks .coverage
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

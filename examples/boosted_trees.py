@@ -1,8 +1,12 @@
-"""Boosted trees on gradient features, with ten labelled anomalies, against the same trees on the raw columns.
+"""
+Boosted trees on gradient features
+==================================
+
+Ten labelled anomalies, and the same trees on the raw columns to compare with.
 
 An autoencoder learns the normal rows; what a row's gradient looks like becomes its features, and the trees
 learn from them, as in any scikit-learn pipeline. Two tables that come with scikit-learn, ten draws of the ten
-known anomalies each.
+known anomalies each::
 
     python examples/boosted_trees.py
 """

@@ -1,8 +1,12 @@
-"""A trained image classifier says which pictures it was not made for.
+"""
+A monitor for a trained classifier
+==================================
+
+A trained image classifier says which pictures it was not made for.
 
 A small network learns to read handwritten digits, as one in production would have. anograd adopts it as
 it is: nothing is trained on odd pictures. Then come pictures of other kinds: noise, digits turned by a
-quarter, digits with shuffled pixels, and clothes from Fashion-MNIST, shrunk, where its file is at hand.
+quarter, digits with shuffled pixels, and clothes from Fashion-MNIST, shrunk, where its file is at hand::
 
     python examples/classifier_monitor.py [fashion_mnist.npz]
 """

@@ -1,4 +1,8 @@
-"""Sentences of another topic, by the gradients of a pretrained sentence encoder.
+"""
+Sentences of another topic
+==========================
+
+By the gradients of a pretrained sentence encoder.
 
 Four topics of SciPy's documentation, each normal in turn, or your own text, a sentence a line::
 

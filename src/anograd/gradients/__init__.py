@@ -1,6 +1,6 @@
 """Per-sample gradients of any network and what can be read off them without storing them.
 
-:func:`per_sample` is the only door. One forward and one backward pass note, for each chosen layer,
+:func:`anograd.per_sample` is the only door. One forward and one backward pass note, for each chosen layer,
 its input and the loss gradient at its output; a rule a layer kind says how the gradient factors into them.
 """
 

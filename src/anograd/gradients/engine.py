@@ -23,7 +23,7 @@ Fold = Callable[[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PerSample:
-    """What :func:`per_sample` found; fields that were not wanted are None.
+    """What :func:`anograd.per_sample` found; fields that were not wanted are None.
 
     Attributes
     ----------

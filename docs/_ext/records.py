@@ -1,0 +1,45 @@
+"""The records of all detectors as Markdown, put in place of ``<!-- records -->`` when a page is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from anograd.detectors import DETECTORS, Detector
+
+MARK = "<!-- records -->"
+HEADS = {"differences": "How it differs from the paper", "limits": "When not to use it"}
+
+
+def records() -> str:
+    """Return a section for each detector: paper, forward-only twin, differences, limits."""
+    return "\n\n".join(map(record, DETECTORS.values()))
+
+
+def record(detector: type[Detector]) -> str:
+    """Return the section of one detector."""
+    paper = detector.paper
+    labels = "learns from them" if detector.learns_from_known else "leaves them out of training"
+    lines = [
+        f"### {detector.__name__}",
+        f"{paper.authors}. *{paper.title}*. {paper.venue} {paper.year}, "
+        f"[arXiv:{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}).",
+        f"Known anomalies: {labels}. Forward-only twin: {detector.twin}. "
+        f"Parameters: {{py:class}}`anograd.{detector.__name__}`.",
+    ]
+    for name, head in HEADS.items():
+        if said := getattr(paper, name):
+            lines += [f"{head}:", "\n".join(f"* {one}" for one in said)]
+    return "\n\n".join(lines)
+
+
+def put_in_place(app: Sphinx, page: str, source: list[str]) -> None:
+    """Replace the mark by the records."""
+    source[0] = source[0].replace(MARK, records())
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect to the reading of pages."""
+    app.connect("source-read", put_in_place)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
