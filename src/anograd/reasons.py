@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anograd.data import is_frame
 from anograd.explain import Explanation
 
 PARTS_SHOWN = 4
@@ -80,6 +81,21 @@ def as_data(
             block["nearest"] = found.nearest[i].tolist()
         blocks.append(block)
     return blocks
+
+
+def cells(X: Any) -> NDArray[Any]:
+    """Return a table's cells as they were given, (n, p).
+
+    Parameters
+    ----------
+    X : array or frame
+    """
+    if not is_frame(X):
+        return np.asarray(X)
+    found = np.empty(X.shape, dtype=object)
+    for j, name in enumerate(X.columns):
+        found[:, j] = X[name].to_list()
+    return found
 
 
 def _value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The command line: ``anograd fit``, ``score``, ``explain``, ``evaluate``, ``info``, ``bench``, ``demo``."""
+"""The command line: ``anograd fit``, ``score``, ``explain``, ``evaluate``, ``info``, ``serve`` and more."""
 
 import os
 
@@ -11,10 +11,10 @@ try:
 except ImportError as error:
     raise SystemExit("error: the command line needs typer and rich: pip install 'anograd[cli]'") from error
 
-from anograd.cli import bench, demo, evaluate, explain, fit, info, score
+from anograd.cli import bench, demo, evaluate, explain, fit, info, score, serve
 from anograd.cli.app import app as app
 
-for command in (fit.fit, score.score, explain.explain, evaluate.evaluate, info.info, demo.demo):
+for command in (fit.fit, score.score, explain.explain, evaluate.evaluate, info.info, serve.serve, demo.demo):
     app.command()(command)
 app.add_typer(bench.app, name="bench")
 

@@ -12,11 +12,11 @@ import typer
 
 from anograd import pictures, report
 from anograd.cli.app import NORMAL, Data, Model, check_output, option, print_parts
-from anograd.data import check_images, is_frame, labels, names, number_of_rows, rows_at
+from anograd.data import check_images, labels, names, number_of_rows, rows_at
 from anograd.detectors import load
 from anograd.explain import Explanation
 from anograd.labelled import only_fitted, read_features, read_labelled
-from anograd.reasons import as_data, told
+from anograd.reasons import as_data, cells, told
 
 ENDINGS = (".json", ".png")
 
@@ -59,7 +59,7 @@ def explain(
     p = detector.calibration_.p_values(found.scores)
     called = names(data)
     titles = [called[i] if called else f"row {i}" for i in index.tolist()]
-    given = _cells(some) if found.names else None
+    given = cells(some) if found.names else None
     print_parts(told(found, titles, p, given, top))
     if output is None:
         return
@@ -102,16 +102,6 @@ def _normal(
     n = number_of_rows(X)
     kept = np.flatnonzero(~labels(y, n)) if y is not None else np.arange(n)
     return rows_at(X, kept), kept
-
-
-def _cells(X: Any) -> np.ndarray[Any, Any]:
-    """Return a table's cells as they were given, (n, p)."""
-    if not is_frame(X):
-        return np.asarray(X)
-    found = np.empty(X.shape, dtype=object)
-    for j, name in enumerate(X.columns):
-        found[:, j] = X[name].to_list()
-    return found
 
 
 def _heat(detector: Any, X: Any, found: Explanation, titles: list[Any]) -> Any:
