@@ -61,5 +61,10 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(
-            error.errno, f"{host} port {port}: {error.strerror or error}; give another --port or --host"
+            error.errno, f"{host}, port {port}: {_reason(error)}; give another --port or --host"
         ) from error
+
+
+def _reason(error: OSError) -> str:
+    """Return the reason without the address, which Python adds to it."""
+    return (error.strerror or str(error)).partition(" (while")[0]

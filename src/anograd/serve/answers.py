@@ -135,9 +135,9 @@ def explained(
     chosen = np.array(list(range(n)) if index is None else index, dtype=np.int64)
     if len(chosen) > most:
         raise Problem(413, f"{len(chosen):,} rows were to be explained; at most {most} at once")
+    answer = scored(detector, rows, rule)  # says what is wrong where there is no row at all
     if not len(chosen) or chosen.min() < 0 or chosen.max() >= n:
         raise Problem(400, f"rows {index} were to be explained; there are the rows 0 to {n - 1}")
-    answer = scored(detector, rows, rule)
     some = rows_at(rows.X, chosen)
     found = detector.explain(some)
     p = np.array(answer["p_values"])[chosen]
