@@ -16,6 +16,7 @@ import urllib.request
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from tests.product.conftest import ENVIRONMENT, SMALL, fails, npy, png, problem, served
 
 import anograd as ag
@@ -159,6 +160,25 @@ def test_reasons_are_those_of_the_detector(client, image_client, table_detector,
     found = image_client.post("/explain/file", files={"file": ("x.png", png(image))}).json()
     assert found["reasons"][0]["row"] == "x.png"
     np.testing.assert_allclose(found["reasons"][0]["pixels"], image_detector.explain(image[None]).features[0])
+
+
+def test_a_network_that_was_handed_in():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh(), torch.nn.Linear(2, 2))
+    target = ag.Target.adopt(network, loss="mse", layers="*.weight")
+    detector = ag.GradCon(target=target, random_state=0).fit(torch.randn(60, 2))
+    client = served(detector)
+    rows = [[0.5, 1.0], [2.0, 3.0]]
+    found = client.post("/explain", json={"rows": rows}).json()
+    np.testing.assert_array_equal(found["scores"], detector.anomaly_score(np.array(rows)))
+    assert len(found["reasons"][0]["pixels"]) == 2
+    for body in (b"size,wide\n0.5,1.0\n2,3\n", npy(np.array(rows))):
+        name = "x.csv" if body.startswith(b"size") else "x.npy"
+        answer = client.post("/score/file", files={"file": (name, body)}).json()
+        np.testing.assert_array_equal(answer["scores"], found["scores"])
+    answer = client.post("/score", json={"rows": [[1, 2]]})
+    assert answer.status_code == 400
+    assert "1.0 is a real number to it" in problem(answer)
 
 
 def test_numbers_beyond_json_are_bounded(array_detector, monkeypatch):

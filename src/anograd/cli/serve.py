@@ -47,22 +47,22 @@ def serve(
         if workers == 1:
             uvicorn.Server(uvicorn.Config(served, **settings)).run([listening])
             return
-        listening.close()
         os.environ[MODEL], os.environ[LIMITS] = str(model.resolve()), limits.to_text()
-        uvicorn.run(
-            "anograd.serve:factory", factory=True, host=host, port=number, workers=workers, **settings
-        )
+        uvicorn.run("anograd.serve:factory", factory=True, fd=listening.fileno(), workers=workers, **settings)
 
 
 def _listening(host: str, port: int) -> socket.socket:
     """Return a socket that is bound already, so that a port in use is one line."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(
             error.errno, f"{host}, port {port}: {_reason(error)}; give another --port or --host"
         ) from error
+    # The head of an answer and its body are two small packets, and the second would wait 40 ms for a receipt.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _reason(error: OSError) -> str:

@@ -10,10 +10,12 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Request, Response
 
 from anograd._version import __version__
 from anograd.detectors import Detector, load
+from anograd.detectors.rows import RAW
 from anograd.serve import answers, problems
 from anograd.serve.counting import Counted
 from anograd.serve.limits import Limits
@@ -187,7 +189,7 @@ class Service:
         def work() -> tuple[int, bytes]:
             nonlocal begun
             begun = True
-            found = _refused_in_words(todo)
+            found = self._refused_in_words(todo)
             return found["rows"], answers.dumps(found)
 
         future = asyncio.wrap_future(self.turns.submit(work))
@@ -199,15 +201,19 @@ class Service:
         request.state.rows = rows
         return Response(content, media_type="application/json")
 
-
-def _refused_in_words(todo: Work) -> dict[str, Any]:
-    """Return what some work gives; what the library refuses becomes a problem in its own words."""
-    try:
-        return todo()
-    except MemoryError:
-        raise Problem(413, "the rows do not fit into memory; send them in pieces") from None
-    except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
-        raise Problem(400, " ".join(str(error).split()) or "the rows were refused") from error
+    def _refused_in_words(self, todo: Work) -> dict[str, Any]:
+        """Return what some work gives; what the library refuses becomes a problem in its own words."""
+        try:
+            return todo()
+        except (MemoryError, torch.OutOfMemoryError):
+            raise Problem(413, "the rows do not fit into memory; send them in pieces") from None
+        except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
+            raise Problem(400, " ".join(str(error).split()) or "the rows were refused") from error
+        except RuntimeError as error:
+            if self.detector.encoder_.kind != RAW:
+                raise
+            said = "the network refuses the rows; 1.0 is a real number to it, and 1 a whole one: "
+            raise Problem(400, said + " ".join(str(error).split())) from error
 
 
 async def _form(request: Request) -> tuple[list[File], dict[str, str]]:
