@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.product.conftest import bytes_of, npy, parquet, png, problem
+from tests.product.conftest import bytes_of, npy, parquet, png, problem, served
 
 from anograd import serve
 from anograd.serve.limits import Limits
+from anograd.serve.unpack import unpack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -198,6 +199,44 @@ def test_bad_tables(client, name):
         answer = client.post(path, files={"file": (name, content)})
         assert answer.status_code == status, answer.text
         assert said in problem(answer)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "said"),
+    [
+        ("import time; time.sleep(60)", 503, "'x.parquet' was not read within 1 seconds"),
+        ("import os; os.abort()", 400, "it does not unpack, or to very much"),
+    ],
+)
+def test_a_file_that_its_reader_cannot_bear(table_detector, tmp_path, monkeypatch, script, status, said):
+    (tmp_path / "reader.py").write_text(script)
+    monkeypatch.setattr("anograd.serve.unpack.__file__", str(tmp_path / "reader.py"))
+    client = served(table_detector, Limits(seconds=1))
+    client.post("/score", json={"rows": [[1.0, "abel"]]})
+    answer = client.post("/score/file", files={"file": ("x.parquet", b"PAR1")})
+    assert answer.status_code == status
+    assert said in problem(answer) or "no answer within 1 seconds" in problem(answer)
+
+
+def test_unpacking(tmp_path):
+    frame = pl.DataFrame(
+        {"a": [1.0, 2.0], "b": ["xy", None], "c": pl.Series(["u", "vw"], dtype=pl.Categorical)}
+    )
+    frame.write_parquet(tmp_path / "x.parquet")
+    wanted = {"rows": 2, "columns": 3, "bytes": 5, "fitted": None}
+
+    def unpacked(**other):
+        (tmp_path / "x.arrow").unlink(missing_ok=True)
+        found = unpack(str(tmp_path / "x.parquet"), str(tmp_path / "x.arrow"), wanted | other)
+        assert (found["rows"], found["columns"]) == (2, ["a", "b", "c"][: other.get("columns", 2) + 1])
+        return pl.read_ipc((tmp_path / "x.arrow").read_bytes()) if (tmp_path / "x.arrow").exists() else found
+
+    assert unpacked().equals(frame)
+    assert unpacked(fitted=["b", "a"]).columns == ["a", "b"]
+    assert unpacked(fitted=["d", "a"]).equals(frame.head(1))
+    assert unpacked(bytes=4)["texts"] == 5
+    assert unpacked(rows=1)["texts"] == 0
+    assert unpacked(columns=1)["texts"] == 0
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -13,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anograd.data import collect, is_lazy, number_of_rows, scan
+from anograd.data import number_of_rows, read
 from anograd.detectors import Detector
 from anograd.detectors.rows import IMAGES, TABLE
 from anograd.labelled import only_fitted
+from anograd.serve import unpack
 from anograd.serve.limits import Limits
 from anograd.serve.problems import Problem
 from anograd.serve.rows import MORE_COLUMNS, Rows, check_count, column_names
@@ -67,7 +72,7 @@ def read_files(files: Sequence[File], detector: Detector, limits: Limits) -> Row
     name, content = files[0]
     if kinds == {".npy"}:
         return _array(name, content, detector, limits)
-    return _table(name, content, detector, limits)
+    return (_parquet if kinds == {".parquet"} else _csv)(name, content, detector, limits)
 
 
 def _array(name: str, content: bytes, detector: Detector, limits: Limits) -> Rows:
@@ -111,49 +116,64 @@ def _npy(name: str, content: bytes, limits: Limits) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _table(name: str, content: bytes, detector: Detector, limits: Limits) -> Rows:
-    from polars.exceptions import PanicException, PolarsError
-
-    parquet = Path(name).suffix.lower() == ".parquet"
+def _csv(name: str, content: bytes, detector: Detector, limits: Limits) -> Rows:
     most = detector.n_features_in_ + MORE_COLUMNS
-    if not parquet and content.partition(b"\n")[0].count(b",") >= most:
+    if content.partition(b"\n")[0].count(b",") >= most:
         raise Problem(413, f"{name[:100]!r} has more than {most:,} columns")
-    fitted = detector.encoder_.table.names_in if detector.encoder_.table is not None else None
-    stored = "rows" + Path(name).suffix.lower()
     with tempfile.TemporaryDirectory(prefix="anograd-") as folder:
-        path = Path(folder, stored)
+        path = Path(folder, "rows.csv")
         path.write_bytes(content)
         try:
-            X = scan(path)
-            if len(X.collect_schema()) > most:
-                raise Problem(413, f"{name[:100]!r} has more than {most:,} columns")
-            check_count(number_of_rows(X), limits)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                X = only_fitted(X, name[:100], fitted)
-            frame = collect(X) if is_lazy(X) else X
-            _check_texts(frame, name, limits)
+            frame = read(path)
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), name[:100])) from error
-        except (PolarsError, PanicException, MemoryError) as error:
-            raise _damaged(name, "its parts disagree") from error
-    return Rows.numbered(frame, [str(one.message) for one in caught])
+    check_count(number_of_rows(frame), limits)
+    return _fitted(frame, frame.columns, name, detector)
 
 
-def _check_texts(frame: Any, name: str, limits: Limits) -> None:
-    """Refuse texts that are small in the file, which may hold each of them once, and huge as cells."""
+def _parquet(name: str, content: bytes, detector: Detector, limits: Limits) -> Rows:
     import polars
 
-    size = 0
-    for column in frame:
-        if column.dtype == polars.String:
-            size += int(column.str.len_bytes().sum() or 0)
-        elif column.dtype in (polars.Categorical, polars.Enum):
-            size += int(column.cat.len_bytes().sum() or 0)
-    if size > limits.bytes:
-        raise Problem(
-            413, f"the texts in {name[:100]!r} are {size:,} bytes; at most {limits.bytes:,} are read"
-        )
+    table = detector.encoder_.table
+    most = detector.n_features_in_ + MORE_COLUMNS
+    fitted = table.names_in if table is not None else None
+    wanted = {"rows": limits.rows, "columns": most, "bytes": limits.bytes, "fitted": fitted}
+    with tempfile.TemporaryDirectory(prefix="anograd-") as folder:
+        source, target = Path(folder, "rows.parquet"), Path(folder, "rows.arrow")
+        source.write_bytes(content)
+        command = [sys.executable, "-P", unpack.__file__, str(source), str(target), json.dumps(wanted)]
+        try:
+            told = subprocess.run(
+                command, env={**os.environ, "POLARS_MAX_THREADS": "1"}, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=limits.seconds, check=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise Problem(503, f"{name[:100]!r} was not read within {limits.seconds:g} seconds") from None
+        except subprocess.CalledProcessError as error:
+            raise _damaged(name, "it does not unpack, or to very much") from error
+        found = json.loads(told.stdout)
+        check_count(found["rows"], limits)
+        if len(found["columns"]) > most:
+            raise Problem(413, f"{name[:100]!r} has more than {most:,} columns")
+        if found["texts"] > limits.bytes:
+            said = f"the texts in {name[:100]!r} are {found['texts']:,} bytes"
+            raise Problem(413, f"{said}; at most {limits.bytes:,} are read")
+        frame = polars.read_ipc(io.BytesIO(target.read_bytes()))
+    return _fitted(frame, found["columns"], name, detector)
+
+
+def _fitted(frame: Any, names: list[str], name: str, detector: Detector) -> Rows:
+    """Return the columns that the detector knows, and a line on those of the file that it does not."""
+    import polars
+
+    table = detector.encoder_.table
+    known = table.names_in if table is not None else None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        only_fitted(polars.DataFrame(schema=dict.fromkeys(names, polars.Null)), name[:100], known)
+    if known is not None and set(known) <= set(names):
+        frame = frame.select([one for one in names if one in set(known)])
+    return Rows.numbered(frame, [str(one.message) for one in caught])
 
 
 def _pictures(files: Sequence[File], detector: Detector, limits: Limits) -> Rows:
@@ -165,7 +185,7 @@ def _pictures(files: Sequence[File], detector: Detector, limits: Limits) -> Rows
         for place, (_, content) in zip(stored, files, strict=True):
             Path(folder, place).write_bytes(content)
         try:
-            X = scan(folder)
+            X = read(folder)
         except ValueError as error:
             text = str(error).replace(folder + "/", "")
             for place, (name, _) in zip(stored, files, strict=True):
