@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import anograd as ag
-from anograd import cli
+from anograd import cli, serve
+from anograd.serve.limits import Limits
 
 ROOT = Path(ag.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
@@ -110,3 +113,74 @@ def table_model(place) -> Path:
     works("fit", place / "x.csv", "-o", place / "tables", "--epochs", 2, "--label", "class", "--normal", 0,
           "--normal", "1")  # fmt: skip
     return place / "tables"
+
+
+# The service
+
+SMALL = Limits(rows=60, bytes=100_000, seconds=20)
+
+
+def served(detector, limits: Limits | None = None, **more):
+    """Return a client of a detector's service."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Starlette would rather have another HTTP client beneath its own
+        from fastapi.testclient import TestClient
+    return TestClient(serve.app(detector, limits), **more)
+
+
+@pytest.fixture(scope="session")
+def table_detector(place):
+    """A detector of the columns size and maker."""
+    frame = pl.read_csv(place / "x.csv").drop("class")
+    return ag.GradCon(epochs=2, calibration=0.4, random_state=0).fit(frame)
+
+
+@pytest.fixture(scope="session")
+def array_detector():
+    """A detector of an array of three columns, which may lack cells."""
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    return ag.GradCon(epochs=1, missing="impute", random_state=0).fit(rows)
+
+
+@pytest.fixture(scope="session")
+def image_detector(images_model):
+    return ag.load(images_model)
+
+
+@pytest.fixture(scope="session")
+def client(table_detector):
+    return served(table_detector, SMALL)
+
+
+@pytest.fixture(scope="session")
+def image_client(image_detector):
+    return served(image_detector, SMALL)
+
+
+def bytes_of(write) -> bytes:
+    stream = io.BytesIO()
+    write(stream)
+    return stream.getvalue()
+
+
+def png(array, kind="PNG") -> bytes:
+    return bytes_of(lambda stream: Image.fromarray(array).save(stream, kind))
+
+
+def npy(array) -> bytes:
+    return bytes_of(lambda stream: np.save(stream, array))
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    return bytes_of(frame.write_parquet)
+
+
+def problem(answer) -> str:
+    """Return the detail of an answer that must be a problem, and nothing but one."""
+    found = answer.json()
+    assert set(found) == {"title", "status", "detail"}
+    assert found["status"] == answer.status_code
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "Traceback" not in answer.text
+    assert "anograd-" not in found["detail"]  # the temporary folder's name
+    return found["detail"]

@@ -11,7 +11,7 @@ try:
 except ImportError as error:
     raise SystemExit("error: the command line needs typer and rich: pip install 'anograd[cli]'") from error
 
-from anograd.cli import bench, calibrate, demo, evaluate, explain, fit, info, report_, score
+from anograd.cli import bench, calibrate, demo, evaluate, explain, fit, info, report_, score, serve
 from anograd.cli.app import app as app
 
 for command in (
@@ -21,6 +21,7 @@ for command in (
     calibrate.calibrate,
     evaluate.evaluate,
     info.info,
+    serve.serve,
     demo.demo,
 ):
     app.command()(command)
