@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -223,3 +224,15 @@ def test_a_stop_before_the_first_epoch_leaves_nothing(place, tmp_path, monkeypat
     assert told.exit_code == 130
     assert told.stderr == "stopped before the first epoch was done; nothing is kept\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_shell_completes_commands():
+    asked = {
+        **os.environ,
+        "_ANOGRAD_COMPLETE": "complete_bash",
+        "COMP_WORDS": "anograd ex",
+        "COMP_CWORD": "1",
+    }
+    command = [Path(sys.executable).with_name("anograd")]
+    told = subprocess.run(command, env=asked, capture_output=True, text=True, check=False).stdout
+    assert told.split() == ["explain"]

@@ -43,7 +43,7 @@ app = typer.Typer(
     cls=Commands,
     help="Detect anomalies from the gradients they would cause.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
