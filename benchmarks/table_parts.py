@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import record
+from anograd.bench import table
 
 Line = dict[str, Any]
 
@@ -20,9 +21,8 @@ def latest(name: str, key: Sequence[str]) -> list[Line]:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    """Return a Markdown table, whatever its cells are."""
+    return table.markdown(head, ([str(cell) for cell in row] for row in rows))
 
 
 def origin(lines: Sequence[Line]) -> str:

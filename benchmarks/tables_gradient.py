@@ -10,6 +10,7 @@ from scipy.stats import wilcoxon
 import detector_costs
 import engine_kinds
 import gradient_scores
+from anograd.bench.stats import holm
 from anograd.detectors import DETECTORS, Detector
 from table_parts import Line, latest, markdown, origin
 
@@ -21,16 +22,6 @@ def means(lines: Sequence[Line], score: str, field: str) -> list[float]:
         if line["detector"] == score:
             found.setdefault(line["data"], []).append(line[field])
     return [statistics.mean(found[name]) for name in sorted(found)]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number by Holm's step-down rule, in the order given."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    corrected, least = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        least = max(least, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = least
-    return corrected
 
 
 def twins() -> str:

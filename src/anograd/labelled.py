@@ -120,9 +120,19 @@ def read_normal(
         if label is None or normal:
             raise
         X, y = read_features(data, None, fitted), None  # it has no such column, and is taken to be normal
-    X = only_fitted(X, data, fitted)
-    n = number_of_rows(X)
-    kept = np.flatnonzero(~labels(y, n)) if y is not None else np.arange(n)
+    return unmarked(only_fitted(X, data, fitted), y)
+
+
+def unmarked(X: Any, y: Array | None) -> tuple[Any, NDArray[np.int64]]:
+    """Return the rows that no label marks as anomalous, and their numbers.
+
+    Parameters
+    ----------
+    X : array, frame or lazy frame, (n, ...)
+    y : array (n,) or None
+        As `read_labelled` returns it.
+    """
+    kept = np.flatnonzero(~labels(y, number_of_rows(X)))
     return rows_at(X, kept), kept
 
 

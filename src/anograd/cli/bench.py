@@ -44,8 +44,7 @@ def run(
 ) -> None:
     """Measure what a run file asks for; what was measured before is left: a stopped run goes on."""
     asked = plans.read(plan)
-    there = {results.key(line) for line in results.read(asked.results)}
-    done = sum(results.key(cell.line()) in there for cell in asked.cells)
+    done = _kept(asked)
     typer.echo(f"{len(asked.cells)} cells, {done} of them measured before; results in {asked.results}")
     for why in asked.unsuited:
         typer.echo(f"left out: {why}")
@@ -72,10 +71,9 @@ def run(
         with bar:
             lines = runs.run(asked, processes=processes, threads=threads, again=again, observe=observe)
     except KeyboardInterrupt:
-        kept = {results.key(line) for line in results.read(asked.results)}
-        done = sum(results.key(cell.line()) in kept for cell in asked.cells)
         typer.echo(
-            f"stopped: {done} of {len(asked.cells)} cells are kept; the same command goes on", err=True
+            f"stopped: {_kept(asked)} of {len(asked.cells)} cells are kept; the same command goes on",
+            err=True,
         )
         raise typer.Exit(130) from None
     failed = [line for line in lines if "failed" in line]
@@ -83,6 +81,12 @@ def run(
     typer.echo(f"anograd bench table {asked.results}")
     if failed:
         raise typer.Exit(3)
+
+
+def _kept(asked: plans.Plan) -> int:
+    """Return how many cells of a plan its results file holds."""
+    there = {results.key(line) for line in results.read(asked.results)}
+    return sum(results.key(cell.line()) in there for cell in asked.cells)
 
 
 def _told(progress: runs.Progress) -> str:

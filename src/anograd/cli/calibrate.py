@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from scipy.stats import binomtest
 
 from anograd.cli.app import LABELS, NORMAL, Data, Model, option
-from anograd.data import labels, number_of_rows, rows_at
 from anograd.detectors import load
-from anograd.labelled import only_fitted, read_labelled
+from anograd.labelled import only_fitted, read_labelled, unmarked
 
 ALPHA = 0.05  # the rate at which old and new are compared
 SURE = 0.01  # a share of alarms less likely than this is more than chance
@@ -35,7 +33,7 @@ def calibrate(
     X, y = read_labelled(data, label, normal or [])
     X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
     if y is not None:
-        X = rows_at(X, np.flatnonzero(~labels(y, number_of_rows(X))))
+        X, _ = unmarked(X, y)
     before = detector.calibration_
     scores = detector.anomaly_score(X)
     detector.calibrate(X)
