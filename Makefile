@@ -65,7 +65,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PINNED) torch
 	$(BIN)/python -c '$(GROUP)' dev > $(VENV)/dev.txt
-	$(BIN)/python -m pip install -q $(PINNED) -e '.[all,bench]' -r $(VENV)/dev.txt
+	$(BIN)/python -m pip install -q $(PINNED) -e '.[all,bench,ray]' -r $(VENV)/dev.txt
 	touch $@
 
 $(DEMO)/.installed: pyproject.toml constraints.txt $(SOURCES)
