@@ -16,6 +16,7 @@ from typing import Any
 import tables_bench
 import tables_deletion
 import tables_gradient
+import tables_published
 import tables_r2ad2
 import tables_score_test
 from anograd.bench.pages import fill_pages
@@ -105,6 +106,7 @@ TABLES = {
     **tables_score_test.TABLES,
     **tables_bench.TABLES,
     **tables_deletion.TABLES,
+    **tables_published.TABLES,
 }
 
 
