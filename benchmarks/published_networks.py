@@ -1,14 +1,13 @@
 """How many weights the networks have that GradCon's paper compares itself with: built here, and counted.
 
-``python benchmarks/published_networks.py``. The paper counts AnoGAN's generator and discriminator, and of LSA encoder, decoder
-and the density network's weights that its masks let through. Nothing is trained or even allocated.
+``python benchmarks/published_networks.py``. Counted are AnoGAN's generator and discriminator, and of LSA the
+encoder, the decoder and those weights of the density network that its masks let through. Nothing is trained.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import nn
 
 import record
@@ -24,7 +23,7 @@ def weights(*networks: nn.Module) -> int:
 
 
 def dcgan(channels: int, width: int = 64, code: int = 100) -> int:
-    """Return the weights of the DCGAN for images of 64 x 64 that AnoGAN searches with (Radford et al. 2016)."""
+    """Return the weights of AnoGAN's DCGAN for images of 64 x 64 (Radford et al. 2016)."""
     widths = [width * 2**i for i in range(4)]
     up = [nn.ConvTranspose2d(code, widths[3], 4, bias=False), nn.BatchNorm2d(widths[3])]
     for wide, narrow in pairwise(reversed(widths)):
@@ -38,7 +37,7 @@ def dcgan(channels: int, width: int = 64, code: int = 100) -> int:
 
 
 def lsa(side: int = 28, code: int = 64, bins: int = 100) -> int:
-    """Return the weights of LSA's network for MNIST (Abati et al. 2019): autoencoder and density of its codes."""
+    """Return the weights of LSA's network for MNIST (Abati et al. 2019): autoencoder and code density."""
     deepest = 64 * (side // 4) ** 2
     encoder = [
         *_halving(1, 32),
@@ -67,7 +66,8 @@ def _halving(inside: int, outside: int) -> list[nn.Module]:
 def _doubling(inside: int, outside: int) -> list[nn.Module]:
     """Return a residual block that doubles an image's sides."""
     return [
-        nn.ConvTranspose2d(inside, outside, 5, 2, 2, 1, bias=False), nn.Conv2d(outside, outside, 3, 1, 1, bias=False),
+        nn.ConvTranspose2d(inside, outside, 5, 2, 2, 1, bias=False),
+        nn.Conv2d(outside, outside, 3, 1, 1, bias=False),
         nn.ConvTranspose2d(inside, outside, 1, 2, output_padding=1, bias=False),
         *(nn.BatchNorm2d(outside) for _ in range(3)),
     ]  # fmt: skip
