@@ -179,6 +179,7 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
     built = ", ".join(f"{key} {value}" for key, value in network.items())
     return [
         ("detector", [name]),
+        *([("fitted", [_when(manifest["fitted_by"])])] if manifest.get("fitted_by") else []),
         ("paper", [paper.cite()]),
         ("rows", _rows(manifest, stored)),
         ("settings", settings),
@@ -190,6 +191,12 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
         *([("unlike the paper", list(paper.differences))] if unlike else []),
         ("limits", list(paper.limits)),
     ]
+
+
+def _when(made: dict[str, str]) -> str:
+    """Return when a model was fitted, and by what."""
+    by = f"anograd {made['anograd']}, torch {made['torch']}, Python {made['python']}"
+    return f"{made['at'].replace('T', ' ').removesuffix('Z')} UTC by {by}"
 
 
 def _settings(kind: type[Detector], given: dict[str, Any]) -> tuple[list[str], bool]:

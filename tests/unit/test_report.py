@@ -6,10 +6,13 @@ import csv
 import errno
 import io
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from platform import python_version
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import anograd as ag
@@ -98,6 +101,23 @@ def test_description_of_a_table_and_of_a_network_that_was_handed_in(tmp_path):
     assert told["epochs"] == ["none: the network was handed in, trained already"]
     assert told["network"] == ["adopted (class Sequential), 17 weights"]
     assert told["gradients read"] == ["1.weight  3x2"]
+
+
+def test_description_says_when_and_by_what_it_was_fitted(tmp_path):
+    detector = GradCon(epochs=1, random_state=0).fit(np.random.default_rng(0).normal(size=(20, 3)))
+    before = detector.fitted_by_
+    at = datetime.strptime(before["at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - at) < timedelta(minutes=5)
+    detector.save(tmp_path / "model")
+    again = ag.load(tmp_path / "model").calibrate(np.random.default_rng(1).normal(size=(20, 3)))
+    told = describe(again, tmp_path / "again")["fitted"][0]
+    assert told.startswith(
+        f"{at:%Y-%m-%d %H:%M:%S} UTC by anograd {ag.__version__}, torch {torch.__version__}, "
+    )
+    assert told.endswith(f"Python {python_version()}")
+    early = store.read(tmp_path / "again")
+    del early.manifest["fitted_by"]
+    assert "fitted" not in dict(report.describe(early))
 
 
 def rows_and_labels() -> tuple[np.ndarray, np.ndarray]:

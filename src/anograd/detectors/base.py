@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
+from platform import python_version
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from anograd import store
+from anograd._version import __version__
 from anograd.checkpoint import grouped
 from anograd.data import Pixels, labels, number_of_rows, to_array
 from anograd.decide import Calibration
@@ -58,6 +61,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     offset_: float
     n_features_in_: int
     split_: dict[str, int]
+    fitted_by_: dict[str, str]  # when, and by which versions; {} for models saved before this was kept
 
     # Constructor parameters that the shell itself reads; subclasses store them. Where a subclass has them,
     # it reads two more: `memory`, a bound on the rows in RAM, and `checkpoint`, a file that `save` removes.
@@ -163,6 +167,10 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         some = rows.take(split.validation[:MOST_USUAL])
         self.usual_ = torch.from_numpy(self._batched(self._parts().read, [some])).mean(0)
         self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
+        self.fitted_by_ = {
+            "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "anograd": __version__, "torch": str(torch.__version__), "python": python_version(),
+        }  # fmt: skip
         return self
 
     def _split(self, known: Tensor, seed: int) -> Split:
@@ -309,6 +317,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             },
             "features": self.n_features_in_,
             "split": self.split_,
+            "fitted_by": self.fitted_by_,
             "fitted": described,
         }
         kept = {"calibration/scores": torch.from_numpy(self.calibration_.scores.copy())}
@@ -328,6 +337,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
         detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels)
         detector.n_features_in_, detector.split_ = manifest["features"], manifest["split"]
+        detector.fitted_by_ = manifest.get("fitted_by", {})
         if stored.table is not None and stored.table.names_in is not None:
             detector.feature_names_in_ = np.array(stored.table.names_in, dtype=object)
         detector._restore(manifest["fitted"], groups, target)
