@@ -1,0 +1,3 @@
+"""Scores of tables of any size, batch by batch, in memory that does not grow with them."""
+
+from anograd.stream.batch import score_batch as score_batch
