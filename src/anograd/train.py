@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,8 +99,8 @@ class Objective:
     gradients: tuple[Tensor, ...] | None
 
     def numbers(self) -> Tensor:
-        """Return (J, L, L_grad), (3,)."""
-        return torch.stack([self.total, self.reconstruction, self.alignment]).detach().double().cpu()
+        """Return (J, L, L_grad), (3,), left on the device: a step that reads them waits for it."""
+        return torch.stack([self.total, self.reconstruction, self.alignment]).detach()
 
 
 def objective(
@@ -236,10 +236,16 @@ def _run_epoch(
     plan: TrainingPlan,
 ) -> dict[str, float]:
     target.module.train()
-    sums = torch.zeros(3, dtype=torch.float64)
-    for rows in torch.split(torch.randperm(len(x)), plan.batch_size):
-        sums += len(rows) * step(target, penalty, x[rows.to(x.device)], mean, optimizer, plan)
-    return dict(zip(("loss", "reconstruction", "alignment"), (sums / len(x)).tolist(), strict=True))
+    batches = torch.split(torch.randperm(len(x)).to(x.device), plan.batch_size)
+    found = [step(target, penalty, x[rows], mean, optimizer, plan) for rows in batches]
+    return _means(("loss", "reconstruction", "alignment"), found, batches)
+
+
+def _means(names: Sequence[str], found: Sequence[Tensor], batches: Sequence[Tensor]) -> dict[str, float]:
+    """Return the means over rows of what each batch gave, by name; the device is asked once for all."""
+    sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float64)
+    means = sizes @ torch.stack(list(found)).cpu().double() / sizes.sum()
+    return dict(zip(names, means.tolist(), strict=True))
 
 
 def _out_of_patience(state: TrainingState, plan: TrainingPlan) -> bool:
@@ -250,10 +256,10 @@ def _validate(
     target: Target, penalty: Loss | None, x: Tensor, mean: RunningMean, plan: TrainingPlan
 ) -> dict[str, float]:
     target.module.eval()
-    sums = torch.zeros(3, dtype=torch.float64)
-    for batch in torch.split(x, plan.batch_size):
-        with torch.set_grad_enabled(plan.alpha != 0 or plan.reference == "recon"):
-            found = objective(target, penalty, batch, mean, plan, create_graph=False)
-        sums += len(batch) * found.numbers()
+    batches = torch.split(x, plan.batch_size)
+    with torch.set_grad_enabled(plan.alpha != 0 or plan.reference == "recon"):
+        found = [
+            objective(target, penalty, batch, mean, plan, create_graph=False).numbers() for batch in batches
+        ]
     names = ("validation_loss", "validation_reconstruction", "validation_alignment")
-    return dict(zip(names, (sums / len(x)).tolist(), strict=True))
+    return _means(names, found, batches)
