@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         GradScoreTest,
         GradSubspace,
         GraN,
+        fit_together,
         load,
     )
     from anograd.gradients import Sketch, per_sample, plan
@@ -44,6 +45,7 @@ __all__ = [
     "Sketch",
     "Target",
     "__version__",
+    "fit_together",
     "load",
     "per_sample",
     "plan",
@@ -65,6 +67,7 @@ _HOMES = {
     "GradientFeatures": "anograd.detectors",
     "Sketch": "anograd.gradients",
     "Target": "anograd.target",
+    "fit_together": "anograd.detectors",
     "load": "anograd.detectors",
     "per_sample": "anograd.gradients",
     "plan": "anograd.gradients",

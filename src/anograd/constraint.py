@@ -24,11 +24,12 @@ class RunningMean:
 
     def mean(self) -> dict[str, Tensor]:
         """Return the mean by parameter name; zeros before the first step."""
-        if self.decay is None:
-            weight = float(max(self.steps, 1))
-        else:
-            weight = 1 - self.decay ** max(self.steps, 1)
+        weight = self.weight(self.steps)
         return {name: total / weight for name, total in self.sums.items()}
+
+    def weight(self, steps: int) -> float:
+        """Return what the sums of so many steps are divided by."""
+        return float(max(steps, 1)) if self.decay is None else 1 - self.decay ** max(steps, 1)
 
     def add(self, gradients: Sequence[Tensor]) -> None:
         """Take in one step's gradients, in the order of the parameters."""

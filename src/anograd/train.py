@@ -207,7 +207,7 @@ def train(
     if path is not None and path.exists():
         state.load(path, fingerprint)
         observe("resumed", {"epoch": state.epoch})
-    while state.epoch < plan.epochs and not _out_of_patience(state, plan):
+    while goes_on(state, plan):
         state.epoch += 1
         # Seeded by the epoch, so that a fit that was interrupted goes on with the same draws.
         with seeded(seed + state.epoch, x.device):
@@ -248,8 +248,10 @@ def _means(names: Sequence[str], found: Sequence[Tensor], batches: Sequence[Tens
     return dict(zip(names, means.tolist(), strict=True))
 
 
-def _out_of_patience(state: TrainingState, plan: TrainingPlan) -> bool:
-    return plan.patience is not None and state.epoch - state.best_epoch >= plan.patience and state.epoch > 0
+def goes_on(state: TrainingState, plan: TrainingPlan) -> bool:
+    """Tell whether another epoch is to come: neither epochs nor patience have run out."""
+    patient = plan.patience is None or state.epoch == 0 or state.epoch - state.best_epoch < plan.patience
+    return state.epoch < plan.epochs and patient
 
 
 def _validate(

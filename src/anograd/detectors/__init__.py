@@ -16,6 +16,7 @@ from anograd.detectors.r2ad2 import R2AD2
 from anograd.detectors.references import GradReferences
 from anograd.detectors.score_test import GradScoreTest
 from anograd.detectors.subspace import GradSubspace
+from anograd.detectors.together import fit_together
 from anograd.detectors.transformer import GradientFeatures
 from anograd.target import Target
 
@@ -34,6 +35,7 @@ __all__ = [
     "GradSubspace",
     "GradientDetector",
     "GradientFeatures",
+    "fit_together",
     "load",
 ]
 

@@ -151,6 +151,12 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             With what was given, what is wanted and the line to change: NaN or infinity (row and
             column named), no or too few normal rows, unlike shapes, unknown labels.
         """
+        rows, split, seed = self._begin(X, y)
+        self._learn(rows, split, seed)
+        return self._end(rows, split)
+
+    def _begin(self, X: Any, y: Any) -> tuple[Rows, Split, int]:
+        """Return the encoded rows, which of them does what, and the seed: what `_learn` asks for."""
         self._check_parameters()
         self._device()  # one that is not to be had is refused before the work
         X = to_array(X)
@@ -159,11 +165,12 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if n < 2:
             raise ValueError(f"X has n_samples={n}: a detector learns from rows, at least 4 normal ones")
         known = labels(y, n)
-        encoder, rows = encode(self, X, ~known, raw=raw, missing=self.missing, memory=self._memory())
+        self.encoder_, rows = encode(self, X, ~known, raw=raw, missing=self.missing, memory=self._memory())
         seed = checks.seed(self.random_state)
-        split = self._split(torch.from_numpy(known), seed)
-        self.encoder_ = encoder
-        self._learn(rows, split, seed)
+        return rows, self._split(torch.from_numpy(known), seed), seed
+
+    def _end(self, rows: Rows, split: Split) -> Self:
+        """Return the detector itself, which has learned, with what a verdict refers to."""
         some = rows.take(split.validation[:MOST_USUAL])
         self.usual_ = torch.from_numpy(self._batched(self._parts().read, [some])).mean(0)
         self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,7 +14,7 @@ from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
 from anograd.detectors.base import Floats
-from anograd.detectors.network import DECODER, NetworkDetector
+from anograd.detectors.network import DECODER, NetworkDetector, Penalty
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.progress import observer
@@ -25,7 +25,19 @@ from anograd.represent import cosine
 from anograd.score import gradcon_score
 from anograd.spill import Rows
 from anograd.target import Target
-from anograd.train import Observer, TrainingPlan, train
+from anograd.train import Observer, Trained, TrainingPlan, train
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network to be trained, and what with: rows to train on, rows to choose the epoch by."""
+
+    target: Target
+    penalty: Penalty | None
+    rows: Tensor
+    validation: Tensor
+    plan: TrainingPlan
+    seed: int
 
 
 class GradCon(NetworkDetector):
@@ -128,6 +140,8 @@ class GradCon(NetworkDetector):
     >>> detector.detect([[0.0, 0.1, 0.2], [30.0, -30.0, 30.0]], alpha=0.05)
     array([False,  True])
     """
+
+    history_: list[dict[str, float]]
 
     read: ClassVar[str] = DECODER
     paper: ClassVar[Paper] = Paper(
@@ -257,24 +271,34 @@ class GradCon(NetworkDetector):
         checks.learning_rate(self)
 
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
-        device = self._device()
-        train_rows, validation = rows.take(split.train).to(device), rows.take(split.validation).to(device)
         if isinstance(self.target, Target):
             self._adopt(self.target)
+            train_rows = rows.take(split.train).to(self._device())
             self.reference_ = mean_gradient(self.target_, train_rows, self.batch_size)
             self.history_, self.kept_epoch_ = [], 0
             return
+        task = self._task(rows, split, seed)
+        with observer(self.progress, self.epochs) as observe:
+            trained = train(
+                task.target, task.rows, task.validation, task.plan, penalty=task.penalty, seed=seed,
+                observe=observe, checkpoint=self.checkpoint,
+                fingerprint=self._fingerprint(task.plan, task.rows, seed),
+            )  # fmt: skip
+        self._take(task, trained)
+
+    def _task(self, rows: Rows, split: Split, seed: int) -> Task:
+        """Return what is to be trained, and on what; on the device."""
+        device = self._device()
+        train_rows, validation = rows.take(split.train).to(device), rows.take(split.validation).to(device)
         target, penalty = self._own(train_rows, seed)
         plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, self.alpha, self.reference, self.averaging,
             self.keep, self.patience,
         )  # fmt: skip
-        with observer(self.progress, self.epochs) as observe:
-            trained = train(
-                target, train_rows, validation, plan, penalty=penalty, seed=seed, observe=observe,
-                checkpoint=self.checkpoint, fingerprint=self._fingerprint(plan, train_rows, seed),
-            )  # fmt: skip
-        self.target_, self.reference_ = target, trained.reference
+        return Task(target, penalty, train_rows, validation, plan, seed)
+
+    def _take(self, task: Task, trained: Trained) -> None:
+        self.target_, self.reference_ = task.target, trained.reference
         self.history_, self.kept_epoch_ = trained.history, trained.kept_epoch
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
