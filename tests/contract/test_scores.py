@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from scipy.stats import binom
@@ -14,7 +15,9 @@ from sklearn.base import clone
 from torch import nn
 
 import anograd as ag
-from anograd import GradCon, Target
+from anograd import R2AD2, GradCon, GradNeighbours, Target
+from anograd.detectors import checks
+from anograd.detectors.split import drawn
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,28 @@ def test_the_three_rules_change_without_a_refit(fitted: GradCon, images: np.ndar
     assert fitted.detect(rows, alpha=0.2).sum() >= fitted.detect(rows, alpha=0.1).sum()
     np.testing.assert_array_equal(fitted.detect(rows, alpha=0.1), fitted.p_values(rows) <= 0.1)
     np.testing.assert_array_equal(fitted.predict(rows) == -1, fitted.detect(rows, alpha=0.05))
+
+
+@pytest.mark.parametrize("detector", [GradCon(epochs=2), R2AD2(epochs=2), GradNeighbours(epochs=2)])
+@pytest.mark.parametrize("kind", ["table", "categories", "images"])
+def test_nothing_is_learned_from_rows_held_out_for_p_values(detector, kind, images: np.ndarray) -> None:
+    if kind == "images":
+        rows, other = images, images // 2
+    else:
+        rows = np.random.default_rng(0).normal(size=(90, 3)).round()
+        other = 9 * rows
+    _, split = drawn(
+        torch.zeros(60, dtype=torch.bool), detector.validation, detector.calibration, checks.seed(0)
+    )
+    changed = rows[:60].copy()
+    changed[split.calibration] = other[split.calibration]
+    given = [rows[:60], changed, rows[60:]]
+    if kind == "categories":
+        given = [pl.DataFrame(one.astype(str), schema=["a", "b", "c"]) for one in given]
+    scores = [
+        clone(detector).set_params(random_state=0).fit(one).anomaly_score(given[2]) for one in given[:2]
+    ]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_predict_falls_back_on_the_smallest_reachable_rate(images: np.ndarray) -> None:

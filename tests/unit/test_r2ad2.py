@@ -64,7 +64,7 @@ def test_it_finds_tumours_with_ten_known_ones(seed: int) -> None:
     detector = R2AD2(random_state=seed).fit(X, y)
     assert roc_auc_score(truth, detector.anomaly_score(test)) > 0.92  # 0.956 to 0.961 were measured
     assert detector.detect(test, alpha=0.05)[truth == 0].mean() < 0.15
-    assert (detector.predict(test)[truth == 1] == -1).mean() > 0.6
+    assert (detector.predict(test)[truth == 1] == -1).mean() > 0.5
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform", "permuted", None])

@@ -165,9 +165,11 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if n < 2:
             raise ValueError(f"X has n_samples={n}: a detector learns from rows, at least 4 normal ones")
         known = labels(y, n)
-        self.encoder_, rows = encode(self, X, ~known, raw=raw, missing=self.missing, memory=self._memory())
         seed = checks.seed(self.random_state)
-        return rows, self._split(torch.from_numpy(known), seed), seed
+        split = self._split(torch.from_numpy(known), seed)
+        learned = split.learned(n)
+        self.encoder_, rows = encode(self, X, learned, raw=raw, missing=self.missing, memory=self._memory())
+        return rows, split, seed
 
     def _end(self, rows: Rows, split: Split) -> Self:
         """Return the detector itself, which has learned, with what a verdict refers to."""

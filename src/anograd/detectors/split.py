@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anograd.decide import size_of_calibration
@@ -30,6 +32,21 @@ class Split:
     validation: Tensor
     calibration: Tensor
     known: Tensor
+
+    def learned(self, n: int) -> NDArray[np.bool_]:
+        """Return which of all rows scales and levels may be learned from, (n,): none held out for p values.
+
+        In a row that was learned from no column lies outside the range that was learned, in a new row one
+        may, and the two would not be exchangeable.
+
+        Parameters
+        ----------
+        n : int
+            Rows in all.
+        """
+        found = np.zeros(n, dtype=bool)
+        found[torch.cat([self.train, self.validation]).numpy()] = True
+        return found
 
 
 def drawn(known: Tensor, validation: float, calibration: float, seed: int) -> tuple[dict[str, int], Split]:
