@@ -204,7 +204,7 @@ def test_bad_tables(client, name):
 @pytest.mark.parametrize(
     ("script", "status", "said"),
     [
-        ("import time; time.sleep(60)", 503, "'x.parquet' was not read within 1 seconds"),
+        ("import time; time.sleep(60)", 413, "'x.parquet' was not read within 1 seconds"),
         ("import os; os.abort()", 400, "it does not unpack, or to very much"),
     ],
 )

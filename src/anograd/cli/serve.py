@@ -31,13 +31,14 @@ def serve(
     There is no password and no encryption: beyond this machine it belongs behind a proxy that has both.
     """
     from anograd.serve import Limits, app, uvicorn
+    from anograd.serve.connection import Connection
     from anograd.serve.service import LIMITS, MODEL
 
     limits = Limits.of(most_rows, most_bytes, seconds)
     served = app(load(model), limits)  # before the port is taken: a wrong model is one line
     settings: dict[str, Any] = {
         "log_level": "warning", "access_log": False, "server_header": False, "lifespan": "off",
-        "timeout_graceful_shutdown": 5,
+        "timeout_graceful_shutdown": 5, "http": Connection,
     }  # fmt: skip
     listening = _listening(host, port)
     name, number = listening.getsockname()[:2]

@@ -57,7 +57,7 @@ class Counted:
         self.waiting += posted
         try:
             if posted and self.waiting > MOST_WAITING:
-                refused = problems.response(503, f"{MOST_WAITING} requests wait already; try again")
+                refused = problems.response(429, f"{MOST_WAITING} requests wait already; try again")
                 await refused(scope, receive, sending)
             else:
                 await self.app(scope, receive, sending)

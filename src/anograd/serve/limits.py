@@ -11,11 +11,13 @@ from anograd.gradients.planning import parse_memory
 MOST_EXPLAINED = 50  # rows: each is scored twice for each of its columns or patches
 MOST_SHOWN = 1_000_000  # contributions in one answer
 MOST_WAITING = 64  # requests that are being read or wait for their turn
+MOST_CONNECTED = 500
+PATIENCE = {"head": 10.0, "rest": 5.0, "answer": 30.0}  # seconds for what a sender owes: see `connection`
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for; more is refused with the status 413, and what takes longer with 503.
+    """What one request may ask for; more of it, or what takes longer, is refused with the status 413.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ def response(status: int, detail: str) -> Response:
     if len(detail) > MOST_SAID:
         detail = detail[:MOST_SAID] + " ..."
     content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    again = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    again = {"Retry-After": "1"} if status == HTTPStatus.TOO_MANY_REQUESTS else None
     return Response(json.dumps(content), status, again, "application/problem+json")
 
 
@@ -41,7 +41,9 @@ async def _problem(_: Request, error: Any) -> Response:
 
 async def _http(request: Request, error: Any) -> Response:
     said = {404: f"there is no {request.url.path}", 405: f"{request.method} is not for {request.url.path}"}
-    return response(error.status_code, said.get(error.status_code, str(error.detail)))
+    told = response(error.status_code, said.get(error.status_code, str(error.detail)))
+    told.headers.update(error.headers or {})
+    return told
 
 
 async def _fault(_: Request, __: Any) -> Response:
@@ -63,9 +65,9 @@ def document() -> dict[int | str, dict[str, Any]]:
     said = {
         400: "A value that the detector refuses, with what is wanted",
         408: "The body did not come in time",
-        413: "Too many rows or bytes",
+        413: "Too many rows or bytes, or rows that take too long",
         415: "A kind of body or file that is not read",
         422: "JSON of another shape than is wanted",
-        503: "Busy, or too slow an answer",
+        429: "Others are before this one",
     }
     return {status: {"description": text, "content": content} for status, text in said.items()}

@@ -12,17 +12,18 @@ from typing import Any
 
 import torch
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 
 from anograd._version import __version__
 from anograd.detectors import Detector, load
 from anograd.detectors.rows import RAW
-from anograd.serve import answers, problems
+from anograd.serve import answers, problems, schemas
 from anograd.serve.counting import Counted
 from anograd.serve.limits import Limits
 from anograd.serve.metrics import Metrics
 from anograd.serve.problems import Problem
 from anograd.serve.rows import RULES, Rows, read_body
-from anograd.serve.schemas import FILES, JSON, SCORED
+from anograd.serve.schemas import FILES, SCORED
 from anograd.serve.uploads import File, read_files
 
 # Where the workers of one service find the model and its limits.
@@ -82,10 +83,12 @@ class Service:
         """Return the routes."""
         made = FastAPI(
             title="anograd", version=__version__, exception_handlers=problems.HANDLERS, docs_url=None,
-            redoc_url=None, description="Anomaly scores from the gradients that rows would cause.",
+            redoc_url=None, redirect_slashes=False,
+            description="Anomaly scores from the gradients that rows would cause.",
         )  # fmt: skip
         page = resources.files("anograd.serve").joinpath("page.html").read_text(encoding="utf-8")
         info = answers.about(self.detector, self.limits)
+        rows = schemas.body(self.detector, self.limits)
 
         @made.get("/", response_class=Response, responses={200: {"content": {"text/html": {}}}})
         async def page_to_try() -> Response:
@@ -109,12 +112,12 @@ class Service:
 
         said: dict[str, Any] = {"responses": SCORED | problems.document(), "response_class": Response}
 
-        @made.post("/score", openapi_extra=JSON, **said)
+        @made.post("/score", openapi_extra=rows, **said)
         async def score(request: Request) -> Response:
             """Score rows: the score (high = anomalous), p value and verdict of each."""
             return await self.answer(request, answers.scored)
 
-        @made.post("/explain", openapi_extra=JSON, **said)
+        @made.post("/explain", openapi_extra=rows, **said)
         async def explain(request: Request) -> Response:
             """Score rows, and say what each column or pixel, the loss and each layer contribute."""
             return await self.answer(request, answers.explained)
@@ -180,6 +183,8 @@ class Service:
                         raise too_large
         except TimeoutError:
             raise Problem(408, f"the body did not come within {self.limits.seconds:g} seconds") from None
+        except ClientDisconnect:  # nobody reads this, but it is counted
+            raise Problem(400, "the sender went away before the end of the body") from None
         return bytes(body)
 
     async def _in_turn(self, request: Request, todo: Work) -> Response:
@@ -197,7 +202,9 @@ class Service:
             rows, content = await asyncio.wait_for(future, self.limits.seconds)
         except TimeoutError:  # what has begun ends by itself, what has not never begins
             why = "these rows take longer: send fewer" if begun else "other requests are before it: try again"
-            raise Problem(503, f"no answer within {self.limits.seconds:g} seconds; {why}") from None
+            raise Problem(
+                413 if begun else 429, f"no answer within {self.limits.seconds:g} seconds; {why}"
+            ) from None
         request.state.rows = rows
         return Response(content, media_type="application/json")
 

@@ -148,7 +148,7 @@ def _parquet(name: str, content: bytes, detector: Detector, limits: Limits) -> R
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=limits.seconds, check=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise Problem(503, f"{name[:100]!r} was not read within {limits.seconds:g} seconds") from None
+            raise Problem(413, f"{name[:100]!r} was not read within {limits.seconds:g} seconds") from None
         except subprocess.CalledProcessError as error:
             raise _damaged(name, "it does not unpack, or to very much") from error
         found = json.loads(told.stdout)
