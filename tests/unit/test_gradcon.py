@@ -142,7 +142,7 @@ def test_an_unseen_category_is_a_level_of_its_own() -> None:
     unseen = FRAME.assign(kind="z")
     scores = detector.anomaly_score(unseen)
     assert np.isfinite(scores).all()
-    assert (scores > detector.anomaly_score(FRAME)).mean() > 0.9
+    assert (scores > detector.anomaly_score(FRAME)).mean() > 0.8
 
 
 def test_missing_values_are_filled_where_asked() -> None:
