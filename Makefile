@@ -22,7 +22,7 @@ RECENT = import sys; \
 	sys.version_info >= (3, 11) or sys.exit( \
 	f"anograd needs Python 3.11 or newer and this is {sys.version.split()[0]}: make PYTHON=python3.11")
 
-.PHONY: help demo test check lint docs bench-engine tables clean
+.PHONY: help demo test check lint docs links bench-engine tables clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -47,6 +47,9 @@ lint: $(VENV)/.installed ## style, types, structure, dependencies, docstrings
 
 docs: $(VENV)/.installed ## the documentation, into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
+links: $(VENV)/.installed ## ask every address that the documentation names; wants a network
+	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/linkcheck
 
 bench-engine: $(VENV)/.installed ## time the engine against a training step and its rivals
 	$(BIN)/python benchmarks/engine.py

@@ -19,6 +19,8 @@ import tables_gradient
 import tables_published
 import tables_r2ad2
 import tables_score_test
+import tables_service
+import tables_verdicts
 from anograd.bench.pages import fill_pages
 from anograd.bench.roster import roster
 from gradcon_images import AUTHORS
@@ -106,6 +108,8 @@ TABLES = {
     **tables_score_test.TABLES,
     **tables_bench.TABLES,
     **tables_deletion.TABLES,
+    **tables_verdicts.TABLES,
+    **tables_service.TABLES,
     **tables_published.TABLES,
 }
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from anograd.activations import activations
@@ -31,6 +30,8 @@ class ClassifierDetector(PostHocDetector):
     kinds: ClassVar[tuple[str, ...]] = ("auto",)
 
     def _own(self, rows: Tensor, seed: int) -> tuple[Target, Penalty | None]:
+        from sklearn.cluster import KMeans  # a quarter of a second that every other command is spared
+
         flat = rows.flatten(1).cpu()
         distinct = len(np.unique(flat.numpy(), axis=0))
         classes = max(2, min(CLUSTERS, distinct // 2))
