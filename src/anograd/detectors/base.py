@@ -363,7 +363,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         found = []
         for piece in pieces:
             batches = torch.split(piece, self._at_once())
-            found.append(torch.cat([function(batch.to(device)).double().cpu() for batch in batches]).numpy())
+            # The device is waited for once; not each has double precision.
+            found.append(torch.cat([function(batch.to(device)) for batch in batches]).cpu().double().numpy())
         return np.concatenate(found)
 
     def _at_once(self) -> int:
