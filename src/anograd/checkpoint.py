@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from anograd.constraint import RunningMean
 from anograd.target import Target
+from anograd.whole import write_whole
 
 Numbers = dict[str, Any]  # what JSON can hold
 Groups = dict[str, dict[str, Tensor]]  # tensors by group and name; no group has a "/" in its name
@@ -153,23 +154,14 @@ def unpack(groups: Groups, learners: Learners) -> None:
 
 
 def write_state(path: Path, fingerprint: str, numbers: Numbers, groups: Groups) -> None:
-    """Write a state to a temporary name, then rename: the file is whole or not there."""
+    """Write a state to a file, whole or not at all."""
     tensors = {
         f"{group}/{name}": value.contiguous().clone()
         for group, named in groups.items()
         for name, value in named.items()
     }
     state = json.dumps({"fingerprint": fingerprint, "numbers": numbers})
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(serialise(tensors, metadata={"state": state}))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise type(error)(
-            error.errno, f"the checkpoint {str(path)!r} could not be written: {error.strerror or error}"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, serialise(tensors, metadata={"state": state}))
 
 
 def read_state(path: Path, fingerprint: str) -> tuple[Numbers, Groups]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import os
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +17,7 @@ from anograd.detectors import DETECTORS, Detector
 from anograd.evaluate import Evaluation
 from anograd.store import Stored
 from anograd.trajectory import FIRST_EPOCHS, FURTHER_EPOCHS
+from anograd.whole import written_whole
 
 Floats = NDArray[np.float64]
 # Not worth a line among the settings: they say where and with which draw a fit ran.
@@ -103,50 +101,6 @@ def check_writable(folder: str | Path) -> None:
         ) from error
 
 
-@contextmanager
-def written_whole(path: str | Path) -> Iterator[BinaryIO]:
-    """Give a file to write to that is there whole in the end, or not at all; an earlier one survives failure.
-
-    Parameters
-    ----------
-    path : str or Path
-        A link is followed; a device or pipe (``/dev/stderr``) is written to, not replaced.
-
-    Raises
-    ------
-    OSError
-        The disk is full, or writing is not allowed; the message names the file.
-    """
-    target = Path(path).resolve()
-    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
-                yield file
-            return
-        with fresh.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(target)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(
-            error.errno or errno.EIO,
-            f"{str(path)!r} was not written, nothing is half written: {error.strerror or error}; "
-            "free some space or write elsewhere",
-        ) from error
-    finally:
-        fresh.unlink(missing_ok=True)  # it is gone already when all went well
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file as `written_whole` does, all at once."""
-    with written_whole(path) as file:
-        file.write(content)
-
-
 def describe(stored: Stored) -> list[tuple[str, list[str]]]:
     """Return what a stored model is, as headings with the lines below each.
 
@@ -160,11 +114,18 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
     Raises
     ------
     ValueError
-        A kind of detector that this version does not know.
+        A kind of detector that this version does not know, or a manifest that says too little.
     """
+    try:
+        return _described(stored)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"the model is damaged: what it says of itself does not fit ({error})") from error
+
+
+def _described(stored: Stored) -> list[tuple[str, list[str]]]:
     manifest = stored.manifest
     kinds = {kind.__name__: kind for kind in DETECTORS.values()}
-    name = manifest["detector"]
+    name = str(manifest["detector"])
     if name not in kinds:
         raise ValueError(
             f"the model is a {name}, this anograd knows {', '.join(kinds)}: pip install -U anograd"

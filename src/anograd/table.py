@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.preprocessing import OneHotEncoder
 from anograd.columns import Texts, parse, parts
 from anograd.data import slices
 from anograd.finite import Flaw, refuse
+from anograd.nodes import foreign_types
 
 MOST_LEVELS = 100
 FEW, MOST_DISTINCT = 50, 0.9  # in more than a few rows, texts that are almost all different are no categories
@@ -197,51 +197,83 @@ class Table:
             "origin": self.origin,
         }
 
-    def to_skops(self, path: str | Path) -> None:
-        """Write the fitted table to one skops file, which holds no pickle."""
+    def to_skops(self) -> bytes:
+        """Return the fitted table as a skops file, which holds no pickle."""
         import skops.io
 
         keys = {str(j): keyed for j, keyed in self._keys.items()}
         arrays = {"low": self._low, "half": self._half, "median": self._median}
-        skops.io.dump({"state": self.state(), **arrays, "keys": keys, "encoder": self._encoder}, str(path))
+        content: bytes = skops.io.dumps(
+            {"state": self.state(), **arrays, "keys": keys, "encoder": self._encoder}
+        )
+        return content
 
     @classmethod
-    def from_skops(cls, path: str | Path) -> "Table":
-        """Return the table that `to_skops` wrote.
+    def from_skops(cls, content: bytes) -> "Table":
+        """Return the table that `to_skops` made a file of.
+
+        Parameters
+        ----------
+        content : bytes
 
         Raises
         ------
         ValueError
-            The file is damaged, or holds a type other than arrays, plain values and scikit-learn's own.
+            The file is damaged, or holds a type other than arrays, plain values and a OneHotEncoder.
         """
         import skops.io
 
         try:
-            foreign = skops.io.get_untrusted_types(file=path)
-            parts = None if foreign else skops.io.load(path, trusted=[])
+            foreign = foreign_types(content)
+            parts = skops.io.loads(content, trusted=[]) if not foreign else {}
         except Exception as error:  # skops lets through whatever its zip, JSON and numpy readers raise
-            raise ValueError(f"{str(path)!r} is no table of anograd, or is damaged: {error}") from error
+            raise ValueError(f"it is no table of anograd, or is damaged: {error}") from error
         if foreign:
             raise ValueError(
-                f"{str(path)!r} holds types that a table has no use for: {', '.join(foreign)}; it was not "
+                f"it holds types that a table has no use for: {', '.join(foreign)}; it was not "
                 "loaded. Fit and save the detector again if you do not know where the file comes from"
             )
-        wanted = {"state", "low", "half", "median", "keys", "encoder"}
-        if not isinstance(parts, dict) or set(parts) != wanted:
-            raise ValueError(
-                f"{str(path)!r} is no table of anograd; wanted is a file written by Table.to_skops"
-            )
-        if not isinstance(parts["encoder"], OneHotEncoder | None):
-            raise ValueError(f"{str(path)!r} holds a {type(parts['encoder']).__name__} for a OneHotEncoder")
-        state = parts["state"]
+        try:
+            return cls._of_parts(**parts)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ValueError(f"it is no table of anograd: {error}") from error
+
+    @classmethod
+    def _of_parts(
+        cls,
+        state: dict[str, Any],
+        low: NDArray[np.float64],
+        half: NDArray[np.float64],
+        median: NDArray[np.float64],
+        keys: dict[str, dict[str, str]],
+        encoder: OneHotEncoder | None,
+    ) -> "Table":
         table = cls(state["missing"])
-        table.n_in, table.names_in = state["n_in"], state["names_in"]
-        table.names_out, table.origin = state["names_out"], state["origin"]
+        table.n_in, table.names_in = int(state["n_in"]), state["names_in"]
+        table.names_out, table.origin = list(state["names_out"]), list(state["origin"])
         table._numbers = [j for j, kind in enumerate(state["kinds"]) if kind == "number"]
-        table._low, table._half, table._median = parts["low"], parts["half"], parts["median"]
-        table._keys = {int(j): keyed for j, keyed in parts["keys"].items()}
-        table._encoder = parts["encoder"]
+        table._low, table._half, table._median = low, half, median
+        table._keys = {int(j): dict(keyed) for j, keyed in keys.items()}
+        table._encoder = encoder
+        table._check_whole()
         return table
+
+    def _check_whole(self) -> None:
+        """Raise ValueError where what a file held does not fit together."""
+        numbers = len(self._numbers)
+        categories = [] if self._encoder is None else list(map(len, self._encoder.categories_))
+        widths = [1] * self.n_in
+        for j, width in zip(self._keys, categories, strict=True):
+            widths[j] = width
+        fits = (
+            numbers + len(self._keys) == self.n_in
+            and all(part.shape == (numbers,) for part in (self._low, self._half, self._median))
+            and self.origin == [j for j, width in enumerate(widths) for _ in range(width)]
+            and len(self.names_out) == len(self.origin)
+            and (self.names_in is None or len(self.names_in) == self.n_in)
+        )
+        if not fits:
+            raise ValueError("its columns, ranges and levels do not fit together")
 
     def _scale(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
         largest = np.finfo(np.float32).max

@@ -27,6 +27,7 @@ from anograd.detectors import load
 from anograd.evaluate import evaluate as judge
 from anograd.evaluate import ranking
 from anograd.labelled import only_fitted, read_labelled
+from anograd.whole import write_whole
 
 
 def evaluate(
@@ -63,5 +64,5 @@ def evaluate(
         numbers = {"rule": rule, **asdict(found), **shares}
         if twin is not None:
             numbers["twin"] = dict(zip(("auroc", "average_precision"), twin, strict=True))
-        report.write_whole(output, (json.dumps(numbers, indent=2) + "\n").encode())
+        write_whole(output, (json.dumps(numbers, indent=2) + "\n").encode())
     print_parts(report.evaluation(found, twin, asked))

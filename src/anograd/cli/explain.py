@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from anograd import pictures, report
+from anograd import pictures
 from anograd.cli.app import NORMAL, Data, Model, check_output, option, print_parts
 from anograd.data import cells, check_images, names, number_of_rows, rows_at
 from anograd.detectors import load
 from anograd.explain import Explanation
 from anograd.labelled import read_features, read_normal
 from anograd.reasons import as_data, told
+from anograd.whole import write_whole
 
 ENDINGS = (".json", ".png")
 
@@ -65,7 +66,7 @@ def explain(
         return
     if Path(output).suffix.lower() == ".json":
         content = json.dumps(as_data(found, titles, p, given), indent=2) + "\n"
-        report.write_whole(output, content.encode())
+        write_whole(output, content.encode())
     else:
         pictures.save_png(_heat(detector, some, found, titles), output)
     typer.echo(f"written to {output}", err=True)

@@ -31,6 +31,7 @@ from anograd.data import labels, names
 from anograd.detectors import Detector, load
 from anograd.labelled import only_fitted, read_features, read_labelled, read_normal
 from anograd.page import Card, Scored, check_needs, page, reasons
+from anograd.whole import write_whole
 
 ENDINGS = (".html", ".htm")
 MADE_WITH = ("torch", "numpy", "scikit-learn", "scipy", "matplotlib", "jinja2")
@@ -75,7 +76,7 @@ def report_(
     if output == "-":
         sys.stdout.write(whole.decode())
     else:
-        report.write_whole(output, whole)
+        write_whole(output, whole)
     where = "" if output == "-" else f"; written to {output}"
     typer.echo(
         f"{len(scored.scores):,} rows, {int(scored.alarms.sum()):,} alarms at {scored.asked}{where}", err=True

@@ -18,13 +18,12 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from anograd import store
 from anograd._version import __version__
-from anograd.checkpoint import grouped
-from anograd.data import Pixels, labels, number_of_rows, to_array
+from anograd.batches import in_batches, naming_the_batch
+from anograd.data import labels, number_of_rows, to_array
 from anograd.decide import Calibration
-from anograd.detectors import checks
-from anograd.detectors.checks import is_number, plain
+from anograd.detectors import checks, golden, saved
+from anograd.detectors.checks import HandedIn, is_number
 from anograd.detectors.explaining import explained
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import Parts
@@ -39,7 +38,6 @@ from anograd.train import Observer
 ROUNDING = 1e-9
 SCORED_AT_ONCE = 512  # rows; enough to keep the kernels busy, small enough to stay in bounded memory
 MOST_USUAL = 512  # normal rows that tell what is usual
-OF_THE_PROCESS = ("progress", "checkpoint")  # parameters that a stored model says nothing of
 Floats = NDArray[np.float64]
 
 
@@ -58,6 +56,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     encoder_: Encoder
     calibration_: Calibration
     usual_: Tensor
+    made_up_: Tensor
     offset_: float
     n_features_in_: int
     split_: dict[str, int]
@@ -152,7 +151,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             column named), no or too few normal rows, unlike shapes, unknown labels.
         """
         rows, split, seed = self._begin(X, y)
-        self._learn(rows, split, seed)
+        with naming_the_batch(*map(self.get_params(deep=False).get, ("batch_size", "checkpoint"))):
+            self._learn(rows, split, seed)
         return self._end(rows, split)
 
     def _begin(self, X: Any, y: Any) -> tuple[Rows, Split, int]:
@@ -172,6 +172,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _end(self, rows: Rows, split: Split) -> Self:
         """Return the detector itself, which has learned, with what a verdict refers to."""
         some = rows.take(split.validation[:MOST_USUAL])
+        self.made_up_ = golden.made_up(self.encoder_.kind, some)
         self.usual_ = torch.from_numpy(self._batched(self._parts().read, [some])).mean(0)
         self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
         self.fitted_by_ = {
@@ -308,50 +309,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             A new folder, or an earlier model's, which is replaced only when all is written.
         """
         check_is_fitted(self)
-        described, tensors = self._state()
-        encoder = self.encoder_
-        manifest = {
-            "detector": type(self).__name__,
-            "parameters": {
-                name: plain(value)
-                for name, value in self.get_params(deep=False).items()
-                if name not in OF_THE_PROCESS
-            },
-            "encoder": {
-                "kind": encoder.kind,
-                "shape": list(encoder.shape),
-                "pixels": encoder.pixels.to_state() if encoder.pixels is not None else None,
-            },
-            "features": self.n_features_in_,
-            "split": self.split_,
-            "fitted_by": self.fitted_by_,
-            "fitted": described,
-        }
-        kept = {"calibration/scores": torch.from_numpy(self.calibration_.scores.copy())}
-        store.write(folder, manifest, tensors | kept | {"usual/values": self.usual_}, encoder.table)
-        checkpoint = self.get_params(deep=False).get("checkpoint")
-        if checkpoint is not None:
-            Path(checkpoint).unlink(missing_ok=True)
-
-    @classmethod
-    def from_stored(cls, stored: store.Stored, target: Target | None, device: str | None) -> Self:
-        """Return the detector that a folder holds; `anograd.load` is the way to call it."""
-        manifest = stored.manifest
-        groups = grouped(stored.tensors)
-        parameters = manifest["parameters"] | ({"device": device} if device is not None else {})
-        detector = cls(**parameters)
-        encoder = manifest["encoder"]
-        pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
-        detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels)
-        detector.n_features_in_, detector.split_ = manifest["features"], manifest["split"]
-        detector.fitted_by_ = manifest.get("fitted_by", {})
-        if stored.table is not None and stored.table.names_in is not None:
-            detector.feature_names_in_ = np.array(stored.table.names_in, dtype=object)
-        detector._restore(manifest["fitted"], groups, target)
-        detector.usual_ = groups["usual"]["values"]
-        detector.calibration_ = Calibration(groups["calibration"]["scores"].numpy())
-        detector.offset_ = -detector._threshold()
-        return detector
+        saved.save(self, folder)
 
     def _encode(self, X: Any) -> Iterable[Tensor]:
         """Return encoded rows piece by piece; several pieces only where `X` is a lazy frame."""
@@ -359,12 +317,12 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _batched(self, function: Callable[[Tensor], Tensor], pieces: Iterable[Tensor]) -> Floats:
         """Return what a function gives for batches of rows on the device, (n, ...) float64."""
-        device = self._device()
+        device, size = self._device(), self._at_once()
         found = []
         for piece in pieces:
-            batches = torch.split(piece, self._at_once())
+            values, size = in_batches(lambda rows: function(rows.to(device)), piece, size)
             # The device is waited for once; not each has double precision.
-            found.append(torch.cat([function(batch.to(device)) for batch in batches]).cpu().double().numpy())
+            found.append(values.cpu().double().numpy())
         return np.concatenate(found)
 
     def _at_once(self) -> int:
@@ -379,7 +337,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-            raise ValueError(
+            raise HandedIn(
                 f"device={self.device!r} is not to be had here; there is {', '.join(here)}: "
                 f"write device='auto' to take the best"
             ) from error
