@@ -5,8 +5,8 @@
 A task is run once unbroken, then again and again: it is killed (SIGKILL) at a moment drawn from its length,
 what lies under the final name is looked at, and it is started anew, up to three times before it may end.
 Half of the tasks begin with an earlier result under the final name. After each kill that name is absent
-(never where there was an earlier result), or the earlier result, or the new one; in the end it is the result of the
-unbroken run, and nothing lies beside it.
+(never where there was an earlier result), or the earlier result, or the new one; in the end it is the result
+of the unbroken run, and nothing lies beside it.
 """
 
 from __future__ import annotations
