@@ -16,6 +16,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from anograd.constraint import RunningMean
+from anograd.ranks import ALONE, Ranks
 from anograd.target import Target
 from anograd.whole import write_whole
 
@@ -89,9 +90,12 @@ class Keeper:
         A file, which may be there already.
     fingerprint : str
         What the file must have been made with: settings and data.
+    ranks : Ranks
+        All read the file, and rank 0 alone writes it.
 
     Attributes
     ----------
+    fingerprint : str
     epoch : int
         Epochs of all stages that were kept in the file when it was opened.
 
@@ -101,9 +105,9 @@ class Keeper:
         The file is damaged, or belongs to another fit.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str, ranks: Ranks = ALONE) -> None:
         self._path = Path(path) if path is not None else None
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._numbers: dict[str, Numbers] = {}
         self._groups: dict[str, Groups] = {}
         if self._path is not None and self._path.exists():
@@ -111,6 +115,8 @@ class Keeper:
             for name, tensors in joined.items():
                 stage, _, group = name.partition(":")
                 self._groups.setdefault(stage, {})[group] = tensors
+        if ranks.rank:
+            self._path = None
         self.epoch = sum(numbers["epoch"] for numbers in self._numbers.values())
 
     def load(self, stage: str) -> tuple[Numbers, Groups] | None:
@@ -131,7 +137,7 @@ class Keeper:
             return
         self._numbers[stage], self._groups[stage] = numbers, groups
         joined = {f"{s}:{group}": tensors for s, of in self._groups.items() for group, tensors in of.items()}
-        write_state(self._path, self._fingerprint, self._numbers, joined)
+        write_state(self._path, self.fingerprint, self._numbers, joined)
 
 
 def pack(learners: Learners) -> Groups:

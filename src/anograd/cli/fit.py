@@ -17,6 +17,7 @@ from anograd.cli.bar import moving
 from anograd.data import number_of_rows
 from anograd.detectors import DETECTORS, Detector
 from anograd.labelled import read_labelled
+from anograd.ranks import together
 
 STOPPED = 130  # what a shell expects after Ctrl-C
 ROWS, METHOD, RUN = "The rows", "The method", "The run"
@@ -123,6 +124,9 @@ def fit(
     X, y = read_labelled(data, label, normal or [], drop or [])
     if y is not None and len(y) and (y == 0).all():
         typer.echo(f"warning: {label!r} marks no anomaly: all rows count as normal", err=True)
+    if together().rank:  # of the processes that torchrun started, the first speaks and saves
+        made.fit(X, y)
+        return
     with _parents(out):
         _fit(made, X, y, partial)
         _save(made, out, partial)

@@ -31,6 +31,7 @@ from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.detectors.split import Split, drawn
 from anograd.explain import Explanation
 from anograd.gradients.planning import parse_memory
+from anograd.ranks import gpu, together
 from anograd.spill import Rows
 from anograd.target import Target
 from anograd.train import Observer
@@ -61,6 +62,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     n_features_in_: int
     split_: dict[str, int]
     fitted_by_: dict[str, str]  # when, and by which versions; {} for models saved before this was kept
+    rank_: int = 0  # of those that trained the network together; 0 saves
 
     # Constructor parameters that the shell itself reads; subclasses store them. Where a subclass has them,
     # it reads two more: `memory`, a bound on the rows in RAM, and `checkpoint`, a file that `save` removes.
@@ -167,6 +169,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         known = labels(y, n)
         self.encoder_, rows = encode(self, X, ~known, raw=raw, missing=self.missing, memory=self._memory())
         seed = checks.seed(self.random_state)
+        self.rank_ = 0 if raw else together().rank
         return rows, self._split(torch.from_numpy(known), seed), seed
 
     def _end(self, rows: Rows, split: Split) -> Self:
@@ -306,10 +309,12 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Parameters
         ----------
         folder : path
-            A new folder, or an earlier model's, which is replaced only when all is written.
+            A new folder, or an earlier model's, which is replaced only when all is written. Where torchrun
+            started several processes, those beside the first one write nothing.
         """
         check_is_fitted(self)
-        saved.save(self, folder)
+        if not self.rank_:
+            saved.save(self, folder)
 
     def _encode(self, X: Any) -> Iterable[Tensor]:
         """Return encoded rows piece by piece; several pieces only where `X` is a lazy frame."""
@@ -331,9 +336,9 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _device(self) -> torch.device:
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            return gpu() if torch.cuda.is_available() else torch.device("cpu")
         try:
-            device = torch.device(self.device)
+            device = gpu() if self.device == "cuda" else torch.device(self.device)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
