@@ -157,6 +157,10 @@ def unpack(groups: Groups, learners: Learners) -> None:
         parts = [(group.rpartition("."), moments) for group, moments in groups.items()]
         state["state"] = {int(i): moments for (owner, _, i), moments in parts if owner == name}
         optimizer.load_state_dict(state)
+        for parameter, moments in optimizer.state.items():
+            for kind, moment in moments.items():
+                if moment.shape == parameter.shape:  # fused Adam takes both to lie in the same order
+                    moments[kind] = torch.empty_like(parameter).copy_(moment)
 
 
 def write_state(path: Path, fingerprint: str, numbers: Numbers, groups: Groups) -> None:

