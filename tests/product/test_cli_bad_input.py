@@ -207,7 +207,7 @@ def test_options_that_make_no_sense(place, images_model, tmp_path):
     assert "--normal: it says which values of --label are normal; give --label, too" in misused(
         "fit", place / "x.npy", "-o", tmp_path / "model", "--normal", 1
     )
-    assert "'r2d2' is none of gradcon" in misused(
+    assert "there is no detector 'r2d2'; did you mean 'r2ad2'?" in misused(
         "fit", place / "x.npy", "-o", tmp_path / "model", "--detector", "r2d2"
     )
     assert "one of --alpha and --budget is wanted, not both" in misused(

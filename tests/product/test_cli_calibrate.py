@@ -44,7 +44,7 @@ def test_p_values_refer_to_the_new_rows_and_scores_stay(folder):
 def test_rows_unlike_those_of_the_fit_are_warned_of_and_another_folder_leaves_the_model(folder):
     np.save(folder / "week.npy", 4 * RNG.normal(size=(80, 3)))
     done = call("calibrate", folder / "model", folder / "week.npy", "-o", folder / "other")
-    assert "warning: more than normal rows should" in done.output
+    assert "rows raise an alarm as calibrated before, more than normal rows should" in done.stderr
     assert len(load(folder / "model").calibration_.scores) == 39
     assert len(load(folder / "other").calibration_.scores) == 80
 

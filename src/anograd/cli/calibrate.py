@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from scipy.stats import binomtest
 
+from anograd.cli.answer import answered, warn
 from anograd.cli.app import LABELS, NORMAL, Data, Model, option
 from anograd.detectors import load
 from anograd.labelled import only_fitted, read_labelled, unmarked
@@ -39,6 +40,22 @@ def calibrate(
     detector.calibrate(X)
     detector.save(output or model)
     rows, alarms = len(scores), int(before.detect(scores, alpha=ALPHA).sum())
+    if binomtest(alarms, rows, ALPHA, alternative="greater").pvalue < SURE:
+        warn(
+            f"{alarms:,} of {rows:,} rows raise an alarm as calibrated before, more than normal rows should: "
+            "if they are normal indeed, normal has changed, and a refit (anograd fit) may rank better than "
+            "this model does"
+        )
+    found = {
+        "model": output or model,
+        "rows": rows,
+        "rows_before": len(before.scores),
+        "smallest_p": 1 / (rows + 1),
+        "alarms_as_before": alarms,
+        "alpha": ALPHA,
+    }
+    if answered(found):
+        return
     typer.echo(
         f"p values refer to {rows:,} rows now, and to {len(before.scores):,} before; "
         f"saved to {output or model}"
@@ -48,9 +65,3 @@ def calibrate(
         f"as calibrated before, {alarms:,} of these rows ({alarms / rows:.1%}) raise an alarm at "
         f"alpha {ALPHA}"
     )
-    if binomtest(alarms, rows, ALPHA, alternative="greater").pvalue < SURE:
-        typer.echo(
-            "warning: more than normal rows should: if they are normal indeed, normal has changed, and a "
-            "refit (anograd fit) may rank better than this model does",
-            err=True,
-        )

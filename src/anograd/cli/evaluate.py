@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from anograd import report
+from anograd.cli.answer import answered
 from anograd.cli.app import (
     LABELS,
     NORMAL,
@@ -59,10 +60,11 @@ def evaluate(
     found = judge(scores, odd, detector.calibration_.detect(scores, **rule))
     twin = ranking(detector.twin_score(X), odd) if hasattr(detector, "twin_score") else None
     asked = ", ".join(f"{name} {value}" for name, value in rule.items())
+    shares = {name: getattr(found, name) for name in ("precision", "recall", "false_alarm_rate")}
+    numbers = {"rule": rule, **asdict(found), **shares}
+    if twin is not None:
+        numbers["twin"] = dict(zip(("auroc", "average_precision"), twin, strict=True))
     if output is not None:
-        shares = {name: getattr(found, name) for name in ("precision", "recall", "false_alarm_rate")}
-        numbers = {"rule": rule, **asdict(found), **shares}
-        if twin is not None:
-            numbers["twin"] = dict(zip(("auroc", "average_precision"), twin, strict=True))
         write_whole(output, (json.dumps(numbers, indent=2) + "\n").encode())
-    print_parts(report.evaluation(found, twin, asked))
+    if not answered(numbers):
+        print_parts(report.evaluation(found, twin, asked))

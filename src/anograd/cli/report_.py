@@ -15,6 +15,7 @@ import typer
 
 from anograd import report, store
 from anograd._version import __version__
+from anograd.cli.answer import answered, one_answer
 from anograd.cli.app import (
     LABELS,
     NORMAL,
@@ -57,6 +58,7 @@ def report_(
     """Make one HTML page of scored rows: alarms and why, p values, change over time, labels if given."""
     rule = chosen_rule(alpha, fdr, budget)
     check_output(output, data, "report.html")
+    one_answer(output)
     path = Path(output)
     if output != "-" and path.suffix.lower() not in ENDINGS and (path.is_file() or not path.exists()):
         raise ValueError(f"{output!r}: wanted is x.html, or - for stdout")
@@ -77,6 +79,9 @@ def report_(
         sys.stdout.write(whole.decode())
     else:
         write_whole(output, whole)
+    found = {"rows": len(scored.scores), "alarms": int(scored.alarms.sum()), "rule": rule, "output": output}
+    if answered(found):
+        return
     where = "" if output == "-" else f"; written to {output}"
     typer.echo(
         f"{len(scored.scores):,} rows, {int(scored.alarms.sum()):,} alarms at {scored.asked}{where}", err=True

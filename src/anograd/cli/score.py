@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from anograd import report
+from anograd.cli.answer import answered, one_answer
 from anograd.cli.app import Alpha, Budget, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.data import names
 from anograd.detectors import load
@@ -32,6 +33,7 @@ def score(
     """Score rows and write row, score, p_value and anomaly (0 or 1) to a CSV or Parquet file."""
     rule = chosen_rule(alpha, fdr, budget)
     check_output(output, data, "scores.csv")
+    one_answer(output)
     _check_ending(output)
     detector = load(model)
     X = read_features(data, label, getattr(detector, "feature_names_in_", None))
@@ -44,6 +46,9 @@ def score(
             sys.stdout.write(text)
     else:
         report.write_scores(output, rows, scores, p, alarms)
+    found = {"rows": len(scores), "alarms": int(alarms.sum()), "rule": rule, "output": output}
+    if answered(found):
+        return
     asked = ", ".join(f"{name} {value}" for name, value in rule.items())
     where = "" if output == "-" else f"; written to {output}"
     typer.echo(f"{len(scores):,} rows, {int(alarms.sum()):,} alarms at {asked}{where}", err=True)
