@@ -19,6 +19,7 @@ import anograd as ag
 from anograd import Sketch, Target, per_sample
 from anograd.constraint import mean_gradient
 from anograd.detectors import DETECTORS
+from anograd.detectors.precise import precise
 from anograd.networks import DenseAutoencoder
 from anograd.stack import train_together
 from anograd.train import TrainingPlan, seeded, train
@@ -92,14 +93,30 @@ def test_an_explanation_is_the_same_on_another_device(normal: np.ndarray | None)
         np.testing.assert_array_equal(found.nearest, expected.nearest)
 
 
-def test_stacked_networks_are_the_same_on_another_device() -> None:
+@pytest.mark.parametrize("rows", [TABLE, IMAGES], ids=["table", "images"])
+def test_networks_trained_at_once_are_the_same_on_another_device(rows: np.ndarray) -> None:
+    """Those for images are trained in turn on a CPU, so that this compares the two ways as well."""
+
     def fit(on: str) -> np.ndarray:
         detectors = [ag.GradCon(epochs=2, device=on, random_state=i) for i in range(2)]
-        return np.stack([one.anomaly_score(TABLE) for one in ag.fit_together(detectors, [TABLE, TABLE[:40]])])
+        return np.stack([one.anomaly_score(rows) for one in ag.fit_together(detectors, [rows, rows[:40]])])
 
     expected = fit("cpu")
     with pretended():
-        np.testing.assert_allclose(fit(DEVICE), expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(fit(DEVICE), expected, rtol=0, atol=1e-5)
+
+
+def test_scores_of_a_gpu_are_computed_in_single_precision_proper() -> None:
+    def precision() -> object:
+        newer = getattr(torch.backends.cudnn, "conv", None)
+        return newer.fp32_precision if newer else torch.backends.cudnn.allow_tf32
+
+    before = precision()
+    with precise(torch.device("cuda")):
+        assert precision() in ("ieee", False)
+    assert precision() == before
+    with precise(torch.device("cpu")):
+        assert precision() == before
 
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {

@@ -27,6 +27,7 @@ from anograd.detectors.checks import HandedIn, is_number
 from anograd.detectors.explaining import explained
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import Parts
+from anograd.detectors.precise import precise
 from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.detectors.split import Split, drawn
 from anograd.explain import Explanation
@@ -325,7 +326,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         device, size = self._device(), self._at_once()
         found = []
         for piece in pieces:
-            values, size = in_batches(lambda rows: function(rows.to(device)), piece, size)
+            with precise(device):
+                values, size = in_batches(lambda rows: function(rows.to(device)), piece, size)
             # The device is waited for once; not each has double precision.
             found.append(values.cpu().double().numpy())
         return np.concatenate(found)

@@ -79,7 +79,8 @@ def restored(
     own = set(detector.get_params(deep=False)) - set(OF_THE_PROCESS)
     if unknown := sorted(set(manifest["parameters"]) - own):
         raise ValueError(f"{kind.__name__} has no parameter {', '.join(unknown)}")
-    detector.set_params(**manifest["parameters"], **({"device": device} if device is not None else {}))
+    elsewhere = {} if device is None else {"device": device}
+    detector.set_params(**{**manifest["parameters"], **elsewhere})
     detector._check_parameters()
     encoder = manifest["encoder"]
     pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
