@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder
 
-from anograd.columns import Texts, parse, parts
+from anograd.columns import Texts, parse, parts, ranges
 from anograd.data import slices
 from anograd.finite import Flaw, refuse
 from anograd.nodes import foreign_types
@@ -80,7 +80,7 @@ class Table:
         if normal is not None and not normal.any():
             raise ValueError(f"no row of {len(normal)} is marked normal; at least one is wanted to fit on")
         flaws: list[Flaw] = []
-        ranges = [np.empty((3, 0))]
+        found = [np.empty((3, 0))]
         counts: dict[int, Counter[str]] = {}
         self._numbers = []
         for part in parts(X):
@@ -95,9 +95,9 @@ class Table:
             self._numbers += numbers
             if numbers and not flaws:
                 chosen = np.array(numbers) - part.columns.start
-                ranges.append(_ranges(part.matrix[np.ix_(keep, chosen)]))
+                found.append(ranges(part.matrix[np.ix_(keep, chosen)]))
         refuse(flaws, self.names_in)
-        self._low, self._half, self._median = np.concatenate(ranges, axis=1)
+        self._low, self._half, self._median = np.concatenate(found, axis=1)
         self._fit_categories({j: _levels(self._label(j), counts[j]) for j in counts})
         return self
 
@@ -141,6 +141,18 @@ class Table:
         self._check_kinds(matrix, texts)
         among = "in all" if start is None else f"in rows {start} to {start + len(matrix) - 1}"
         refuse(self._flaws(matrix, start or 0), self.names_in, among)
+        return self.encode(matrix, texts)
+
+    def encode(self, matrix: NDArray[np.float64], texts: Texts) -> NDArray[np.float32]:
+        """Return the encoded rows, (n, number of `names_out`), of columns that are parsed and checked.
+
+        Parameters
+        ----------
+        matrix : ndarray (n, p)
+            The numbers, NaN for a missing one.
+        texts : dict of int to list
+            The categories by column number, None for a missing one.
+        """
         origin = np.array(self.origin)
         encoded = np.empty((len(matrix), len(origin)), dtype=np.float32)
         if self._numbers:
@@ -151,6 +163,19 @@ class Table:
                 keys[:, i] = [UNSEEN if text is None else keyed.get(text, UNSEEN) for text in texts[j]]
             encoded[:, ~np.isin(origin, self._numbers)] = self._encoder.transform(keys)
         return encoded
+
+    def ranges(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return minimum, half the range, and median of each column of numbers among the normal rows."""
+        return self._low, self._half, self._median
+
+    def levels(self) -> dict[int, dict[str, int]]:
+        """Return, for each column of categories, which encoded column a level that was seen leads to."""
+        found = {}
+        for j, keyed in self._keys.items():
+            own = sorted(level for level, key in keyed.items() if key != OTHER)
+            places = {level: self.origin.index(j) + i for i, level in enumerate(own)}
+            found[j] = {level: places.get(level, self.origin.index(j) + len(own)) for level in keyed}
+        return found
 
     def settled(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return encoded rows in which each category has one level: the likeliest of what was given.
@@ -353,18 +378,6 @@ class Table:
                 f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
                 f"X[{label!r}] = X[{label!r}].astype({to})"
             )
-
-
-def _ranges(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the minimum, half the range and the median of each column, (3, p); `rows` are written over."""
-    rows[:, np.isnan(rows).all(axis=0)] = 0.0
-    # By hand, because MinMaxScaler takes any range below 2e-15 for a constant and loses digits far from
-    # zero. Halves, because the difference of two large numbers can overflow.
-    low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
-    half = high / 2 - low / 2
-    rows /= 2
-    median = 2 * np.nanmedian(rows, axis=0, overwrite_input=True)
-    return np.stack([low, np.where(half > 0, half, 0.5), median])
 
 
 def _levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str]]:

@@ -9,7 +9,19 @@ try:
     import rich as rich
     import typer as typer
 
-    from anograd.cli import bench, calibrate, demo, evaluate, explain, fit, info, report_, score, serve
+    from anograd.cli import (
+        bench,
+        calibrate,
+        demo,
+        evaluate,
+        explain,
+        export,
+        fit,
+        info,
+        report_,
+        score,
+        serve,
+    )
     from anograd.cli.app import app as app
     from anograd.cli.config import command
 except ImportError as error:
@@ -26,6 +38,7 @@ command(app, calibrate.calibrate, "calibrate")
 command(app, evaluate.evaluate, "evaluate")
 command(app, report_.report_, "report")
 command(app, info.info, "info", config=False)
+command(app, export.export, "export")
 command(app, serve.serve, "serve", json=False)
 command(app, demo.demo, "demo", config=False)
 app.add_typer(bench.app, name="bench")
