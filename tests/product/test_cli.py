@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -214,8 +214,10 @@ def test_ctrl_c_in_a_real_process(place, tmp_path):
     command = [sys.executable, "-m", "anograd", "fit", place / "x.npy", "-o", tmp_path / "deep" / "model",
                "--epochs", "100000", "--batch-size", "1", "--as-published"]  # fmt: skip
     with subprocess.Popen(command, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE) as process:
-        until = time.monotonic() + 60
-        while not partial.exists() and time.monotonic() < until and process.poll() is None:
+        until, written = time.monotonic() + 120, set()
+        while len(written) < 2 and time.monotonic() < until and process.poll() is None:
+            with suppress(FileNotFoundError):
+                written.add(partial.stat().st_ino)  # the second one follows what was told of the first
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
