@@ -6,7 +6,7 @@ import csv
 import errno
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,7 @@ def _described(stored: Stored) -> list[tuple[str, list[str]]]:
         ("seed", [str(given.get("random_state"))]),
         ("normal rows", [split(manifest["split"])]),
         ("calibration", [_calibration(manifest["split"], len(stored.tensors["calibration/scores"]))]),
+        *([("costs", [_costs(stored)])] if "prevalence" in manifest else []),
         ("network", [f"{kind} ({built}), {sum(t.numel() for t in weights.values()):,} weights"]),
         *(_checkpoints if "shape" in fitted else _network)(manifest, stored),
         *([("unlike the paper", list(paper.differences))] if unlike else []),
@@ -188,6 +189,12 @@ def _calibration(counts: dict[str, int], m: int) -> str:
     elif not counts["calibration"] and m == counts["train"]:
         rows += ", which were trained on, too: p values come out too small"
     return f"{rows}; {smallest_p(m)}"
+
+
+def _costs(stored: Stored) -> str:
+    """Return what the rule by costs rests on."""
+    known = len(stored.tensors["calibration/anomalies"])
+    return f"{known:,} known anomalies, taken to be {stored.manifest['prevalence']:.3g} of the rows to come"
 
 
 def _network(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, list[str]]]:
@@ -286,7 +293,12 @@ def smallest_p(m: int) -> str:
     return f"the smallest reachable p value is {1 / (m + 1):.4g} (1 / {m + 1:,})"
 
 
-def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -> list[tuple[str, list[str]]]:
+def evaluation(
+    found: Evaluation,
+    twin: tuple[float, float] | None,
+    rule: str,
+    cost: Mapping[str, float] | None = None,
+) -> list[tuple[str, list[str]]]:
     """Return what an evaluation found, as headings with the lines below each.
 
     Parameters
@@ -296,6 +308,8 @@ def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -
         AUROC and average precision of the score without gradients.
     rule : str
         By which the alarms were raised, such as "alpha 0.05".
+    cost : mapping, optional
+        What the alarms cost, what the best threshold for these rows would have, and what alpha 0.05 would.
 
     Examples
     --------
@@ -308,6 +322,10 @@ def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -
     right = "none raised" if found.precision is None else f"{found.precision:.3f}: {found.found:,} of "
     right += f"{found.alarms:,} alarms" if found.alarms else ""
     low, high = found.interval
+    told = cost and (
+        f"{cost['cost']:,.6g}; the best threshold for these rows would cost {cost['least']:,.6g}, alpha 0.05 "
+        f"{cost['alpha_0.05']:,.6g}"
+    )
     return [
         ("rows", [f"{found.normal:,} normal, {found.anomalous:,} anomalous"]),
         ("AUROC", [ranked[0]]),
@@ -322,6 +340,7 @@ def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -
                 f"rows (95 % interval {low:.3f} to {high:.3f})"
             ],
         ),
+        *([("cost", [told])] if told else []),
     ]
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from anograd import report
 from anograd._version import __version__
 from anograd.cli.answer import ending
+from anograd.costs import pair
 
 CODES = """
 Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 bench: some cells failed;
@@ -90,22 +91,43 @@ LABELS = (
 )
 
 
-def _rate(value: float | None) -> float | None:
+def rate(value: float | None) -> float | None:
+    """Return a rate, or refuse what is none."""
     if value is not None and not 0 < value < 1:
         raise typer.BadParameter(f"{value} was given; a rate between 0 and 1 is wanted, such as 0.05")
     return value
 
 
 Alpha = Annotated[
-    float | None, option("Share of normal rows that raise an alarm; 0.05 without a rule.", callback=_rate)
+    float | None, option("Share of normal rows that raise an alarm; 0.05 without a rule.", callback=rate)
 ]
-Fdr = Annotated[float | None, option("Share of the alarms that may be false.", callback=_rate)]
+Fdr = Annotated[float | None, option("Share of the alarms that may be false.", callback=rate)]
 Budget = Annotated[int | None, option("Rows there is time for: the highest scores.", min=0)]
 
 
-def chosen_rule(alpha: float | None, fdr: float | None, budget: int | None) -> dict[str, Any]:
+def _pair(value: str | None) -> str | None:
+    try:
+        return value if value is None or pair(value) else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error).replace("costs=(1, 50)", "1:50")) from None
+
+
+Costs = Annotated[
+    str | None,
+    option(
+        "What a false alarm and a miss cost, such as 1:50: the line that costs least. Wants a model that was "
+        "calibrated with labels.",
+        metavar="FALSE:MISS",
+        callback=_pair,
+    ),
+]
+
+
+def chosen_rule(
+    alpha: float | None, fdr: float | None, budget: int | None, costs: str | None = None
+) -> dict[str, Any]:
     """Return the rule to raise alarms by, the one that was given or ``alpha=0.05``."""
-    rules = {"alpha": alpha, "fdr": fdr, "budget": budget}
+    rules = {"alpha": alpha, "fdr": fdr, "budget": budget, "costs": costs and pair(costs)}
     rule = {name: value for name, value in rules.items() if value is not None} or {"alpha": 0.05}
     if len(rule) > 1:
         raise typer.BadParameter(f"one of --{' and --'.join(rule)} is wanted, not both")

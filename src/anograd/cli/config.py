@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 from anograd.cli.answer import Misused, UsageError
 from anograd.cli.schema import Key, schema, template
 
-RULES = ("alpha", "fdr", "budget")  # of which the command line may give another than the file
+RULES = ("alpha", "fdr", "budget", "costs")  # of which the command line may give another than the file
 FILE = "Options from a TOML file with a table of the command's name; those given here win."
 JSON = "One JSON object on stdout, for programs; errors as one on stderr."
 SHOW = "Print a file for --config with every option and its default."

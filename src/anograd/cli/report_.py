@@ -21,6 +21,7 @@ from anograd.cli.app import (
     NORMAL,
     Alpha,
     Budget,
+    Costs,
     Data,
     Fdr,
     Model,
@@ -47,6 +48,7 @@ def report_(
     alpha: Alpha = None,
     fdr: Fdr = None,
     budget: Budget = None,
+    costs: Costs = None,
     among: Annotated[
         str | None,
         option(
@@ -56,7 +58,7 @@ def report_(
     top: Annotated[int, option("Rows explained: those with the highest scores.", min=1)] = 20,
 ) -> None:
     """Make one HTML page of scored rows: alarms and why, p values, change over time, labels if given."""
-    rule = chosen_rule(alpha, fdr, budget)
+    rule = chosen_rule(alpha, fdr, budget, costs)
     check_output(output, data, "report.html")
     one_answer(output)
     path = Path(output)

@@ -11,8 +11,9 @@ import typer
 
 from anograd import report
 from anograd.cli.answer import answered, one_answer
-from anograd.cli.app import Alpha, Budget, Data, Fdr, Model, check_output, chosen_rule, option
+from anograd.cli.app import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.data import names
+from anograd.decide import asked
 from anograd.detectors import load
 from anograd.labelled import read_features
 
@@ -28,10 +29,11 @@ def score(
     alpha: Alpha = None,
     fdr: Fdr = None,
     budget: Budget = None,
+    costs: Costs = None,
     label: Annotated[str | None, option("A column of a CSV or Parquet file to leave out.")] = None,
 ) -> None:
     """Score rows and write row, score, p_value and anomaly (0 or 1) to a CSV or Parquet file."""
-    rule = chosen_rule(alpha, fdr, budget)
+    rule = chosen_rule(alpha, fdr, budget, costs)
     check_output(output, data, "scores.csv")
     one_answer(output)
     _check_ending(output)
@@ -49,9 +51,8 @@ def score(
     found = {"rows": len(scores), "alarms": int(alarms.sum()), "rule": rule, "output": output}
     if answered(found):
         return
-    asked = ", ".join(f"{name} {value}" for name, value in rule.items())
     where = "" if output == "-" else f"; written to {output}"
-    typer.echo(f"{len(scores):,} rows, {int(alarms.sum()):,} alarms at {asked}{where}", err=True)
+    typer.echo(f"{len(scores):,} rows, {int(alarms.sum()):,} alarms at {asked(rule)}{where}", err=True)
 
 
 def _check_ending(output: str) -> None:

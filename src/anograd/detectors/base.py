@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from platform import python_version
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from anograd._version import __version__
 from anograd.batches import in_batches, naming_the_batch
+from anograd.costs import Anomalies
 from anograd.data import labels, number_of_rows, to_array
 from anograd.decide import Calibration
 from anograd.detectors import checks, golden, saved
@@ -196,8 +198,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         memory = self.get_params(deep=False).get("memory")
         return sys.maxsize if memory is None else parse_memory(memory)
 
-    def _calibrate(self, pieces: Iterable[Tensor]) -> None:
-        self.calibration_ = Calibration(self._batched(self._score_batch, pieces))
+    def _calibrate(self, pieces: Iterable[Tensor], known: Anomalies | None = None) -> None:
+        self.calibration_ = Calibration(self._batched(self._score_batch, pieces), known)
         self.offset_ = -self._threshold()
 
     def _threshold(self) -> float:
@@ -206,17 +208,39 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         # The threshold is a row's own score: rounding must not decide on which side that row falls.
         return threshold + ROUNDING * max(1.0, abs(threshold))
 
-    def calibrate(self, X: Any) -> Self:
+    def calibrate(self, X: Any = None, *, anomalies: Any = None, prevalence: float | None = None) -> Self:
         """Return the detector itself with p values that refer to these normal rows; nothing is refitted.
 
         Parameters
         ----------
-        X : as for `fit`
-            Normal rows that `fit` has not seen, such as last week's.
+        X : as for `fit`, optional
+            Normal rows that `fit` has not seen, such as last week's. Left out, p values stay as they are.
+        anomalies : as for `fit`, optional
+            Known anomalies that `fit` has not seen, at least 10: ``detect(X, costs=...)`` then knows what
+            a line would miss. They stay when normal rows are given anew.
+        prevalence : float, optional
+            Share of anomalies among the rows to come; left out, their share among the rows given here.
+
+        Raises
+        ------
+        ValueError
+            Neither rows nor anomalies, too few anomalies, or no telling how common they are.
         """
         check_is_fitted(self)
-        self._calibrate(self._encode(X))
-        self.split_ = {**self.split_, "calibration": len(self.calibration_.scores)}
+        if X is None and anomalies is None:
+            raise ValueError("nothing was given to calibrate with: calibrate(normal_rows)")
+        odd = None if anomalies is None else self.anomaly_score(anomalies)
+        if odd is not None and prevalence is None and X is None:
+            raise ValueError(
+                "anomalies alone do not tell how common they are: calibrate(anomalies=rows, prevalence=0.01)"
+            )
+        if X is not None:
+            self._calibrate(self._encode(X), self.calibration_.anomalies)
+            self.split_ = {**self.split_, "calibration": len(self.calibration_.scores)}
+        if odd is not None:
+            share = len(odd) / (len(odd) + len(self.calibration_.scores))
+            known = Anomalies(odd, share if prevalence is None else prevalence)
+            self.calibration_ = replace(self.calibration_, anomalies=known)
         return self
 
     def anomaly_score(self, X: Any) -> Floats:
@@ -246,11 +270,17 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return self.calibration_.p_values(scores)
 
     def detect(
-        self, X: Any, *, alpha: float | None = None, fdr: float | None = None, budget: int | None = None
+        self,
+        X: Any,
+        *,
+        alpha: float | None = None,
+        fdr: float | None = None,
+        budget: int | None = None,
+        costs: tuple[float, float] | None = None,
     ) -> NDArray[np.bool_]:
         """Return which rows to raise an alarm for, (n,) bool, True = anomalous.
 
-        At most one of the three ways; none means ``alpha=0.05``. All can be changed without a refit.
+        At most one of the four ways; none means ``alpha=0.05``. All can be changed without a refit.
 
         Parameters
         ----------
@@ -261,9 +291,12 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             False-discovery rate: the share of false ones among the alarms (Benjamini-Hochberg).
         budget : int, optional
             The number of rows there is time to look at: those with the highest scores.
+        costs : pair of float, optional
+            What a false alarm and a miss cost, such as ``(1, 50)``: the line that costs least on average.
+            Wants known anomalies: ``calibrate(normal_rows, anomalies=odd_rows)``.
         """
         scores = self.anomaly_score(X)
-        return self.calibration_.detect(scores, alpha=alpha, fdr=fdr, budget=budget)
+        return self.calibration_.detect(scores, alpha=alpha, fdr=fdr, budget=budget, costs=costs)
 
     def explain(self, X: Any, *, normal: Any = None, patch: int = 4) -> Explanation:
         """Return why each row scores as it does: what columns or pixels, the loss and each layer contribute.

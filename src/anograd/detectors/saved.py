@@ -10,6 +10,7 @@ import torch
 
 from anograd import store
 from anograd.checkpoint import grouped
+from anograd.costs import Anomalies
 from anograd.data import Pixels
 from anograd.decide import Calibration
 from anograd.detectors import golden
@@ -45,6 +46,10 @@ def save(detector: Detector, folder: str | Path) -> None:
         "golden": golden.circumstances(detector),
     }
     tensors["calibration/scores"] = torch.from_numpy(detector.calibration_.scores.copy())
+    known = detector.calibration_.anomalies
+    if known is not None:
+        manifest["prevalence"] = known.prevalence
+        tensors["calibration/anomalies"] = torch.from_numpy(known.scores.copy())
     tensors |= {"usual/values": detector.usual_, **golden.scored(detector)}
     store.write(folder, manifest, tensors, encoder.table)
     if parameters.get("checkpoint") is not None:
@@ -92,6 +97,8 @@ def restored(
     detector._restore(manifest["fitted"], groups, target)
     detector.usual_ = groups["usual"]["values"]
     detector.made_up_ = golden.kept(groups, detector.encoder_.shape)
-    detector.calibration_ = Calibration(groups["calibration"]["scores"].numpy())
+    kept = {name: tensor.numpy() for name, tensor in groups["calibration"].items()}
+    known = Anomalies(kept["anomalies"], manifest["prevalence"]) if "anomalies" in kept else None
+    detector.calibration_ = Calibration(kept["scores"], known)
     detector.offset_ = -detector._threshold()
     return detector

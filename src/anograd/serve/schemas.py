@@ -12,6 +12,8 @@ RATES: dict[str, Any] = {
     "fdr": {"type": "number", "description": "Share of the alarms that may be false."},
     "budget": {"type": "integer", "description": "Rows there is time for: the highest scores."},
 }
+COSTS = "Of a false alarm and of a miss; the model must have been calibrated with known anomalies."
+PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2, "description": COSTS}
 NUMBERS = {"type": "array", "items": {"type": "number"}}
 TEXTS = {"type": "array", "items": {"type": "string"}}
 JSON: dict[str, Any] = {
@@ -30,6 +32,7 @@ JSON: dict[str, Any] = {
                             "description": "Lists of cells, objects of cells by column, or nested pixels.",
                         },
                         **RATES,
+                        "costs": PAIR,
                     },
                     "additionalProperties": False,
                 }
@@ -49,6 +52,7 @@ FILES: dict[str, Any] = {
                         "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         "rows": {"type": "string", "description": "To explain, counted from 0: 3,17"},
                         **RATES,
+                        "costs": {"type": "string", "description": f"Such as 1:50. {COSTS}"},
                     },
                 }
             }
