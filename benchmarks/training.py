@@ -29,7 +29,7 @@ PLAN = TrainingPlan(1, 64, 1e-3, 0.03, "total", "cumulative", "last", None)
 def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:
     """Return one epoch of training, done one of three ways."""
     with seeded(0):
-        net = ConvAutoencoder(channels, 28, 28)
+        net = ConvAutoencoder(channels, 28, 28).to(x.device)
     target = Target.adopt(net, layers="up.*.weight")
     plain_adam = torch.optim.Adam(net.parameters(), lr=1e-3)
     optimizer = adam(net, 1e-3) if way == OURS else plain_adam
@@ -50,7 +50,7 @@ def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:
         for batch in x.split(64):
             optimizer.zero_grad()
             loss = F.mse_loss(net(batch), batch)
-            aligned = torch.zeros(())
+            aligned = x.new_zeros(())
             for kernel, reference in zip(target.parameters().values(), mean.mean().values(), strict=True):
                 (gradient,) = torch.autograd.grad(loss, kernel, create_graph=True, retain_graph=True)
                 aligned = aligned - F.cosine_similarity(gradient.flatten(), reference.flatten(), dim=0) / 4

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.contract.pretend import register
 
 torch.set_num_threads(1)  # the networks are small, and the machine may be shared
+register()  # before the first backward pass
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 

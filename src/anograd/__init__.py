@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         load,
     )
     from anograd.gradients import Sketch, per_sample, plan
+    from anograd.onnx import export
     from anograd.target import Target
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Sketch",
     "Target",
     "__version__",
+    "export",
     "fit_together",
     "load",
     "per_sample",
@@ -68,6 +70,7 @@ _HOMES = {
     "Sketch": "anograd.gradients",
     "Target": "anograd.target",
     "fit_together": "anograd.detectors",
+    "export": "anograd.onnx",
     "load": "anograd.detectors",
     "per_sample": "anograd.gradients",
     "plan": "anograd.gradients",

@@ -38,7 +38,7 @@ def activations(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     with evaluating(target.module), torch.no_grad():
         output, calls = _run(target, x)
         # Some other axis may be as long as this batch, but not as long as a batch of one and one of two.
-        passes = [(1, _run(target, x[:1])[1]), (2, _run(target, x[[0, 0]])[1]), (len(x), calls)]
+        passes = [(n, _run(target, torch.cat([x[:1]] * n))[1]) for n in (1, 2)] + [(len(x), calls)]
         loss = check_rows(target.loss(output, x), len(x))
     seen: dict[str, list[Tensor]] = {}
     for i, (name, a) in enumerate(calls):

@@ -16,7 +16,9 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from anograd.constraint import RunningMean
+from anograd.ranks import ALONE, Ranks
 from anograd.target import Target
+from anograd.whole import write_whole
 
 Numbers = dict[str, Any]  # what JSON can hold
 Groups = dict[str, dict[str, Tensor]]  # tensors by group and name; no group has a "/" in its name
@@ -88,9 +90,12 @@ class Keeper:
         A file, which may be there already.
     fingerprint : str
         What the file must have been made with: settings and data.
+    ranks : Ranks
+        All read the file, and rank 0 alone writes it.
 
     Attributes
     ----------
+    fingerprint : str
     epoch : int
         Epochs of all stages that were kept in the file when it was opened.
 
@@ -100,9 +105,9 @@ class Keeper:
         The file is damaged, or belongs to another fit.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, fingerprint: str, ranks: Ranks = ALONE) -> None:
         self._path = Path(path) if path is not None else None
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._numbers: dict[str, Numbers] = {}
         self._groups: dict[str, Groups] = {}
         if self._path is not None and self._path.exists():
@@ -110,6 +115,8 @@ class Keeper:
             for name, tensors in joined.items():
                 stage, _, group = name.partition(":")
                 self._groups.setdefault(stage, {})[group] = tensors
+        if ranks.rank:
+            self._path = None
         self.epoch = sum(numbers["epoch"] for numbers in self._numbers.values())
 
     def load(self, stage: str) -> tuple[Numbers, Groups] | None:
@@ -130,7 +137,7 @@ class Keeper:
             return
         self._numbers[stage], self._groups[stage] = numbers, groups
         joined = {f"{s}:{group}": tensors for s, of in self._groups.items() for group, tensors in of.items()}
-        write_state(self._path, self._fingerprint, self._numbers, joined)
+        write_state(self._path, self.fingerprint, self._numbers, joined)
 
 
 def pack(learners: Learners) -> Groups:
@@ -150,26 +157,21 @@ def unpack(groups: Groups, learners: Learners) -> None:
         parts = [(group.rpartition("."), moments) for group, moments in groups.items()]
         state["state"] = {int(i): moments for (owner, _, i), moments in parts if owner == name}
         optimizer.load_state_dict(state)
+        for parameter, moments in optimizer.state.items():
+            for kind, moment in moments.items():
+                if moment.shape == parameter.shape:  # fused Adam takes both to lie in the same order
+                    moments[kind] = torch.empty_like(parameter).copy_(moment)
 
 
 def write_state(path: Path, fingerprint: str, numbers: Numbers, groups: Groups) -> None:
-    """Write a state to a temporary name, then rename: the file is whole or not there."""
+    """Write a state to a file, whole or not at all."""
     tensors = {
         f"{group}/{name}": value.contiguous().clone()
         for group, named in groups.items()
         for name, value in named.items()
     }
     state = json.dumps({"fingerprint": fingerprint, "numbers": numbers})
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(serialise(tensors, metadata={"state": state}))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise type(error)(
-            error.errno, f"the checkpoint {str(path)!r} could not be written: {error.strerror or error}"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, serialise(tensors, metadata={"state": state}))
 
 
 def read_state(path: Path, fingerprint: str) -> tuple[Numbers, Groups]:

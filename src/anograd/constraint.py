@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anograd.ranks import ALONE, Ranks
 from anograd.target import Target, evaluating
 
 COSINE_FLOOR = 1e-8
@@ -54,19 +55,21 @@ def alignment(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> Tenso
     return torch.stack(cosines).mean()
 
 
-def mean_gradient(target: Target, x: Tensor, batch_size: int) -> dict[str, Tensor]:
+def mean_gradient(target: Target, x: Tensor, batch_size: int, ranks: Ranks = ALONE) -> dict[str, Tensor]:
     """Return the gradient of the mean loss over all rows, by parameter name: a reference after the fact.
 
-    The network is used in evaluation mode and given back as it was.
+    The network is used in evaluation mode and given back as it was. Ranks share each batch.
     """
     stand_ins = {name: p.detach().requires_grad_() for name, p in target.parameters().items()}
     others = {name: p.detach() for name, p in target.module.named_parameters() if name not in stand_ins}
     total = {name: torch.zeros_like(p) for name, p in stand_ins.items()}
-    for batch in torch.split(x, batch_size):
+    for whole in torch.split(x, batch_size):
+        batch = ranks.share(whole)
         with evaluating(target.module), torch.enable_grad():
             output = torch.func.functional_call(target.module, {**others, **stand_ins}, (batch,))
             loss = target.loss(output, batch).sum()
         gradients = torch.autograd.grad(loss, list(stand_ins.values()), materialize_grads=True)
         for name, gradient in zip(total, gradients, strict=True):
             total[name] += gradient / len(x)
+    ranks.sum(list(total.values()))
     return total

@@ -1,6 +1,7 @@
 """A score becomes a verdict: conformal p values, a threshold, and alarms at a stated rate."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control
+
+from anograd.costs import Anomalies, pair
 
 MORE_ROWS = "hold out more rows (a larger `calibration=`) or call `calibrate(more_normal_rows)`"
 
@@ -58,6 +61,8 @@ class Calibration:
     ----------
     scores : ndarray (m,)
         In any order; kept sorted ascending and read-only.
+    anomalies : Anomalies, optional
+        What is known of anomalies, which the rule by costs needs.
 
     Raises
     ------
@@ -74,6 +79,7 @@ class Calibration:
     """
 
     scores: NDArray[np.float64]
+    anomalies: Anomalies | None = None
 
     def __post_init__(self) -> None:
         ordered = np.sort(_checked(self.scores, "calibration scores"))
@@ -118,6 +124,27 @@ class Calibration:
         reached = int(np.searchsorted(np.arange(1, m + 2) / (m + 1), alpha, side="right"))
         return float(self.scores[m - reached]) if reached else float("inf")
 
+    def line(self, costs: Any) -> float:
+        """Return the score above which `detect` by these costs raises an alarm.
+
+        Parameters
+        ----------
+        costs : pair of float, or str such as "1:50"
+            Of a false alarm and of a miss.
+
+        Raises
+        ------
+        ValueError
+            No anomalies are known.
+        """
+        given = pair(costs)
+        if self.anomalies is None:
+            raise ValueError(
+                "costs need known anomalies, to tell what a line would miss: detector.calibrate(normal_rows, "
+                "anomalies=odd_rows), or anograd calibrate MODEL DATA --label COLUMN"
+            )
+        return self.anomalies.threshold(self.scores, given)
+
     def detect(
         self,
         scores: ArrayLike,
@@ -125,6 +152,7 @@ class Calibration:
         alpha: float | None = None,
         fdr: float | None = None,
         budget: int | None = None,
+        costs: Any = None,
     ) -> NDArray[np.bool_]:
         """Return which rows raise an alarm, (n,) bool, True = anomalous.
 
@@ -139,24 +167,32 @@ class Calibration:
         budget : int, optional
             The highest scores, never more alarms than this; of equal scores the first rows go first. A score
             no higher than every other one, calibration included, raises no alarm.
+        costs : pair of float, optional
+            Of a false alarm and of a miss, such as ``(1, 50)``: the line that costs least on average, by
+            these normal rows, the known anomalies, and their prevalence.
 
         Raises
         ------
         ValueError
-            More than one of the three, one out of range, or NaN among the scores.
+            More than one of the four, one out of range, costs where no anomalies are known, or NaN among
+            the scores.
 
         Warns
         -----
         UserWarning
             Too few calibration rows for the level asked for, so that no alarm is possible.
         """
-        chosen = {"alpha": alpha, "fdr": fdr, "budget": budget}
+        chosen = {"alpha": alpha, "fdr": fdr, "budget": budget, "costs": costs}
         given = [f"{name}={value!r}" for name, value in chosen.items() if value is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} were given; one of alpha, fdr and budget is wanted")
+            raise ValueError(
+                f"{' and '.join(given)} were given; one of alpha, fdr, budget and costs is wanted"
+            )
         values = _checked(scores, "scores")
         if budget is not None:
             return self._highest(values, budget)
+        if costs is not None:
+            return values > self.line(costs)
         p = self.p_values(values)
         if fdr is not None:
             return self._discoveries(p, fdr)
@@ -215,3 +251,22 @@ def _checked(scores: Any, what: str) -> NDArray[np.float64]:
 def _check_rate(name: str, value: float) -> None:
     if isinstance(value, bool) or not 0 < value < 1:
         raise ValueError(f"{name}={value!r} was given; a rate between 0 and 1 is wanted: {name}=0.05")
+
+
+def asked(rule: Mapping[str, Any]) -> str:
+    """Return a rule in words.
+
+    Parameters
+    ----------
+    rule : mapping
+        What `Calibration.detect` takes.
+
+    Examples
+    --------
+    >>> asked({"alpha": 0.05}), asked({"costs": (1.0, 50.0)})
+    ('alpha 0.05', 'costs 1:50')
+    """
+    return ", ".join(
+        f"{name} {':'.join(f'{one:g}' for one in pair(value)) if name == 'costs' else value}"
+        for name, value in rule.items()
+    )

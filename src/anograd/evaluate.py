@@ -38,6 +38,16 @@ class Evaluation:
     found: int
     interval: tuple[float, float]
 
+    def cost(self, costs: tuple[float, float]) -> float:
+        """Return what false alarms and misses cost together.
+
+        Parameters
+        ----------
+        costs : tuple of float
+            Of one false alarm and of one miss.
+        """
+        return costs[0] * (self.alarms - self.found) + costs[1] * (self.anomalous - self.found)
+
     @property
     def precision(self) -> float | None:
         """Share of the alarms that are anomalies; None where no alarm was raised."""

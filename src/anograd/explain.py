@@ -137,7 +137,7 @@ def spread(found: Tensor, groups: Tensor, difference: Tensor) -> Tensor:
     """
     weight = difference.double().square().flatten(1)
     index = groups.flatten().expand(len(weight), -1)
-    total = torch.zeros(len(weight), found.shape[1], dtype=weight.dtype).scatter_add_(1, index, weight)
+    total = weight.new_zeros(len(weight), found.shape[1]).scatter_add_(1, index, weight)
     size = torch.bincount(groups.flatten(), minlength=found.shape[1]).double()
     of_all = total.gather(1, index)
     share = torch.where(

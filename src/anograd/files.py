@@ -1,18 +1,21 @@
 """A file or a folder of images becomes an array or a frame; a damaged one is refused by name."""
 
 import importlib
+import io
 import struct
+import sys
 import zipfile
 import zlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 WANTED = "x.npy, x.npz:key, x.csv, x.parquet, or a folder of images (png, jpg, jpeg, bmp, webp, tif)"
+STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
 # What the readers below raise on a damaged file; a missing file has been dealt with before.
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
@@ -25,7 +28,8 @@ def read(source: str | Path) -> Any:
     ----------
     source : str or Path
         ``x.npy``, ``x.npz:key`` (the key may be left out when the archive holds one array), ``x.csv``,
-        ``x.parquet``, or a folder of images of one size, searched through all its subfolders.
+        ``x.parquet``, a folder of images of one size, searched through all its subfolders, or CSV through
+        a pipe: ``-`` for stdin, or a named one.
 
     Returns
     -------
@@ -41,6 +45,15 @@ def read(source: str | Path) -> Any:
     ImportError
         Tables need ``pip install 'anograd[tables]'``, images ``pip install 'anograd[images]'``.
     """
+    if str(source) == STDIN:
+        if sys.stdin.isatty():
+            raise ValueError(
+                "- reads CSV from stdin, and nothing is piped into it: cat x.csv | anograd ... -"
+            )
+        return _read_stream(sys.stdin.buffer, "stdin")
+    if Path(source).is_fifo():  # polars reads files only
+        with Path(source).open("rb") as pipe:
+            return _read_stream(pipe, repr(str(source)))
     text, _, key = str(source).partition(".npz:")
     path = Path(text + ".npz" if key else source)
     if not path.exists():
@@ -127,6 +140,20 @@ def _read_table(path: Path) -> Any:
         raise _damaged(path, error) from error
 
 
+def _read_stream(stream: BinaryIO, name: str) -> Any:
+    """Return the rows of a CSV that comes through a pipe."""
+    polars = _extra("polars", "tables", Path(name))
+    content = stream.read()
+    if content[:4] in (*NUMPY, b"PAR1"):
+        raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
+    try:
+        return polars.read_csv(io.BytesIO(content), infer_schema_length=None)
+    except (polars.exceptions.PolarsError, *BROKEN) as error:
+        raise ValueError(
+            f"{name} could not be read as CSV: {_line(error)}; a line of names comes first"
+        ) from error
+
+
 def _read_images(root: Path) -> NDArray[np.uint8]:
     found = names(root)
     if not found:
@@ -165,6 +192,8 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
 
 
 def _damaged(path: Path, error: BaseException) -> ValueError:
+    if "KeyboardInterrupt" in str(error):  # polars makes an error of its own of a Ctrl-C
+        raise KeyboardInterrupt from error
     return ValueError(f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}")
 
 

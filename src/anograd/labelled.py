@@ -136,6 +136,24 @@ def unmarked(X: Any, y: Array | None) -> tuple[Any, NDArray[np.int64]]:
     return rows_at(X, kept), kept
 
 
+def parted(X: Any, y: Array | None) -> tuple[Any, Any]:
+    """Return the rows that no label marks as anomalous and those that one does; None in place of no row.
+
+    Parameters
+    ----------
+    X : array, frame or lazy frame, (n, ...)
+    y : array (n,) or None
+        As `read_labelled` returns it.
+    """
+    if y is None or not len(y):
+        return X, None
+    if (np.asarray(y) == 1).all():  # `labels` wants normal rows among them
+        return None, X
+    marked = labels(y, len(y))
+    normal, odd = (rows_at(X, np.flatnonzero(which)) for which in (~marked, marked))
+    return normal, odd if marked.any() else None
+
+
 def only_fitted(X: Any, data: str, fitted: Sequence[str] | None) -> Any:
     """Return a table without the columns that a detector does not know, which a warning names.
 

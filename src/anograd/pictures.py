@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anograd.report import write_whole
+from anograd.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

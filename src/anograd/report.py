@@ -5,13 +5,10 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import os
 import tempfile
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +17,7 @@ from anograd.detectors import DETECTORS, Detector
 from anograd.evaluate import Evaluation
 from anograd.store import Stored
 from anograd.trajectory import FIRST_EPOCHS, FURTHER_EPOCHS
+from anograd.whole import written_whole
 
 Floats = NDArray[np.float64]
 # Not worth a line among the settings: they say where and with which draw a fit ran.
@@ -103,50 +101,6 @@ def check_writable(folder: str | Path) -> None:
         ) from error
 
 
-@contextmanager
-def written_whole(path: str | Path) -> Iterator[BinaryIO]:
-    """Give a file to write to that is there whole in the end, or not at all; an earlier one survives failure.
-
-    Parameters
-    ----------
-    path : str or Path
-        A link is followed; a device or pipe (``/dev/stderr``) is written to, not replaced.
-
-    Raises
-    ------
-    OSError
-        The disk is full, or writing is not allowed; the message names the file.
-    """
-    target = Path(path).resolve()
-    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
-                yield file
-            return
-        with fresh.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(target)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(
-            error.errno or errno.EIO,
-            f"{str(path)!r} was not written, nothing is half written: {error.strerror or error}; "
-            "free some space or write elsewhere",
-        ) from error
-    finally:
-        fresh.unlink(missing_ok=True)  # it is gone already when all went well
-
-
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file as `written_whole` does, all at once."""
-    with written_whole(path) as file:
-        file.write(content)
-
-
 def describe(stored: Stored) -> list[tuple[str, list[str]]]:
     """Return what a stored model is, as headings with the lines below each.
 
@@ -160,11 +114,18 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
     Raises
     ------
     ValueError
-        A kind of detector that this version does not know.
+        A kind of detector that this version does not know, or a manifest that says too little.
     """
+    try:
+        return _described(stored)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"the model is damaged: what it says of itself does not fit ({error})") from error
+
+
+def _described(stored: Stored) -> list[tuple[str, list[str]]]:
     manifest = stored.manifest
     kinds = {kind.__name__: kind for kind in DETECTORS.values()}
-    name = manifest["detector"]
+    name = str(manifest["detector"])
     if name not in kinds:
         raise ValueError(
             f"the model is a {name}, this anograd knows {', '.join(kinds)}: pip install -U anograd"
@@ -186,6 +147,7 @@ def describe(stored: Stored) -> list[tuple[str, list[str]]]:
         ("seed", [str(given.get("random_state"))]),
         ("normal rows", [split(manifest["split"])]),
         ("calibration", [_calibration(manifest["split"], len(stored.tensors["calibration/scores"]))]),
+        *([("costs", [_costs(stored)])] if "prevalence" in manifest else []),
         ("network", [f"{kind} ({built}), {sum(t.numel() for t in weights.values()):,} weights"]),
         *(_checkpoints if "shape" in fitted else _network)(manifest, stored),
         *([("unlike the paper", list(paper.differences))] if unlike else []),
@@ -227,6 +189,12 @@ def _calibration(counts: dict[str, int], m: int) -> str:
     elif not counts["calibration"] and m == counts["train"]:
         rows += ", which were trained on, too: p values come out too small"
     return f"{rows}; {smallest_p(m)}"
+
+
+def _costs(stored: Stored) -> str:
+    """Return what the rule by costs rests on."""
+    known = len(stored.tensors["calibration/anomalies"])
+    return f"{known:,} known anomalies, taken to be {stored.manifest['prevalence']:.3g} of the rows to come"
 
 
 def _network(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, list[str]]]:
@@ -325,7 +293,12 @@ def smallest_p(m: int) -> str:
     return f"the smallest reachable p value is {1 / (m + 1):.4g} (1 / {m + 1:,})"
 
 
-def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -> list[tuple[str, list[str]]]:
+def evaluation(
+    found: Evaluation,
+    twin: tuple[float, float] | None,
+    rule: str,
+    cost: Mapping[str, float] | None = None,
+) -> list[tuple[str, list[str]]]:
     """Return what an evaluation found, as headings with the lines below each.
 
     Parameters
@@ -335,6 +308,8 @@ def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -
         AUROC and average precision of the score without gradients.
     rule : str
         By which the alarms were raised, such as "alpha 0.05".
+    cost : mapping, optional
+        What the alarms cost, what the best threshold for these rows would have, and what alpha 0.05 would.
 
     Examples
     --------
@@ -347,6 +322,10 @@ def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -
     right = "none raised" if found.precision is None else f"{found.precision:.3f}: {found.found:,} of "
     right += f"{found.alarms:,} alarms" if found.alarms else ""
     low, high = found.interval
+    told = cost and (
+        f"{cost['cost']:,.6g}; the best threshold for these rows would cost {cost['least']:,.6g}, alpha 0.05 "
+        f"{cost['alpha_0.05']:,.6g}"
+    )
     return [
         ("rows", [f"{found.normal:,} normal, {found.anomalous:,} anomalous"]),
         ("AUROC", [ranked[0]]),
@@ -361,6 +340,7 @@ def evaluation(found: Evaluation, twin: tuple[float, float] | None, rule: str) -
                 f"rows (95 % interval {low:.3f} to {high:.3f})"
             ],
         ),
+        *([("cost", [told])] if told else []),
     ]
 
 

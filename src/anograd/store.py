@@ -1,12 +1,8 @@
 """One folder a model: JSON, safetensors and skops, checksummed, without pickle, and never half written."""
 
-import contextlib
 import errno
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +13,11 @@ from safetensors import SafetensorError
 
 from anograd._version import __version__
 from anograd.table import Table
+from anograd.whole import filled_whole
 
 SCHEMA = 1
 MANIFEST, TENSORS, TABLE = "manifest.json", "tensors.safetensors", "table.skops"
+MOST_MANIFEST = 32 * 2**20  # bytes; JSON takes some forty times as much memory as it is long
 
 
 @dataclass(frozen=True)
@@ -67,20 +65,15 @@ def write(
     target = Path(folder).resolve()
     check_replaceable(target)
     detector = json.dumps(manifest, allow_nan=False)
-    # The new folder lies beside the old one: a rename is atomic only within one file system.
-    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        fresh.mkdir(parents=True)
-        _fill(fresh, json.loads(detector), tensors, table)
-        _swap(fresh, target)
+        with filled_whole(target) as fresh:
+            _fill(fresh, json.loads(detector), tensors, table)
     except OSError as error:
         raise OSError(
             error.errno or errno.EIO,
             f"the model was not saved in {str(folder)!r}, nothing is half written: "
             f"{error.strerror or error}; free some space or save elsewhere",
         ) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)  # it is gone already when all went well
 
 
 def read(folder: str | Path) -> Stored:
@@ -116,17 +109,20 @@ def read(folder: str | Path) -> Stored:
             f"is {__version__}, schema {SCHEMA}): pip install -U anograd"
         )
     if schema != SCHEMA or not isinstance(files, dict) or not isinstance(detector, dict):
-        raise _damaged(root, f"{MANIFEST} lacks a schema, its files or its detector")
-    if listing.get("detector_sha256") != _digest(_canonical(detector)):
-        raise _damaged(root, f"the checksum of the detector in {MANIFEST} differs")
+        raise damaged(root, f"{MANIFEST} lacks a schema, its files or its detector")
+    if listing.get("sha256") != _own_digest(listing):
+        raise damaged(root, f"the checksum of {MANIFEST} differs")
     contents = {str(name): _verified(root, str(name), entry) for name, entry in files.items()}
     if TENSORS not in contents:
-        raise _damaged(root, f"{MANIFEST} does not list {TENSORS}")
+        raise damaged(root, f"{MANIFEST} does not list {TENSORS}")
     try:
-        tensors = safetensors.torch.load(contents[TENSORS])
+        tensors = safetensors.torch.load(contents.pop(TENSORS))
+        table = Table.from_skops(contents[TABLE]) if TABLE in contents else None
     except SafetensorError as error:
-        raise _damaged(root, f"{TENSORS}: {error}") from error
-    return Stored(detector, tensors, Table.from_skops(root / TABLE) if TABLE in contents else None)
+        raise damaged(root, f"{TENSORS}: {error}") from error
+    except ValueError as error:
+        raise damaged(root, f"{TABLE}: {error}") from error
+    return Stored(detector, tensors, table)
 
 
 def origin(folder: str | Path) -> tuple[str, dict[str, str]]:
@@ -147,55 +143,25 @@ def _fill(
 ) -> None:
     # safetensors refuses tensors that share memory or lie on another device; ours are small enough to copy.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    (fresh / TENSORS).write_bytes(safetensors.torch.save(plain))
+    contents = {TENSORS: safetensors.torch.save(plain)}
     if table is not None:
-        table.to_skops(fresh / TABLE)
+        contents[TABLE] = table.to_skops()
     files = {}
-    for path in sorted(fresh.iterdir()):
-        content = path.read_bytes()
-        files[path.name] = {"sha256": _digest(content), "bytes": len(content)}
+    for name, content in contents.items():
+        (fresh / name).write_bytes(content)
+        files[name] = {"sha256": _digest(content), "bytes": len(content)}
     listing = {
         "format": "anograd",
         "schema": SCHEMA,
         "version": __version__,
         "files": files,
-        "detector_sha256": _digest(_canonical(detector)),
         "detector": detector,
     }
-    (fresh / MANIFEST).write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
-    for path in fresh.iterdir():
-        _sync(path)
-    _sync(fresh)
-
-
-def _swap(fresh: Path, target: Path) -> None:
-    """Put the new folder in the place of the old one, which comes back when that fails."""
-    old = target.with_name(fresh.name + ".old")
-    replaced = target.exists()
-    if replaced:
-        target.rename(old)
-    try:
-        fresh.rename(target)
-    except BaseException:
-        if replaced:
-            old.rename(target)
-        raise
-    _sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until the disk has a file or folder."""
-    if path.is_file():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-        return
-    with contextlib.suppress(OSError):  # Windows and some network disks have no such thing for folders
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    listing["sha256"] = _own_digest(listing)
+    text = json.dumps(listing, indent=2) + "\n"
+    if len(text) > MOST_MANIFEST:  # better told now than at loading
+        raise ValueError(f"{MANIFEST} would take {len(text):,} bytes, of at most {MOST_MANIFEST:,}")
+    (fresh / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def check_replaceable(target: Path) -> None:
@@ -205,14 +171,13 @@ def check_replaceable(target: Path) -> None:
     if not target.is_dir():
         raise ValueError(f"{str(target)!r} is a file; a model is saved as a folder: give another name")
     inside = sorted(path.name for path in target.iterdir())
-    if not inside:
-        return
     try:
-        ours = _manifest(target) is not None
+        ours = not inside or _manifest(target) is not None
     except ValueError:
         ours = False
-    if not ours:
-        shown = ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
+    foreign = [name for name in inside if not ours or name not in (MANIFEST, TENSORS, TABLE)]
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise ValueError(
             f"{str(target)!r} holds something other than a model ({shown}), and is left as it is; give "
             "a new name"
@@ -224,37 +189,50 @@ def _manifest(root: Path) -> dict[str, Any] | None:
     path = root / MANIFEST
     if not path.is_file():
         return None
+    _check_inside(root, MANIFEST)
+    if path.stat().st_size > MOST_MANIFEST:
+        raise damaged(root, f"{MANIFEST} has {path.stat().st_size:,} bytes, of at most {MOST_MANIFEST:,}")
     try:
         listing = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise _damaged(root, f"{MANIFEST} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8; or nested without an end
+        raise damaged(root, f"{MANIFEST} cannot be read: {error}") from error
     return listing if isinstance(listing, dict) and listing.get("format") == "anograd" else None
 
 
 def _verified(root: Path, name: str, entry: Any) -> bytes:
     """Return the bytes of a listed file, once size and checksum agree with the manifest."""
     if name not in (TENSORS, TABLE):  # so that a manifest cannot point out of the folder
-        raise _damaged(root, f"{MANIFEST} lists {name!r}, which is no file of a model")
+        raise damaged(root, f"{MANIFEST} lists {name!r}, which is no file of a model")
     path = root / name
     if not path.is_file():
-        raise _damaged(root, f"{name} is missing")
-    content = path.read_bytes()
+        raise damaged(root, f"{name} is missing")
+    _check_inside(root, name)
     wanted = entry if isinstance(entry, dict) else {}
-    if len(content) != wanted.get("bytes"):
-        raise _damaged(root, f"{name} has {len(content)} bytes and should have {wanted.get('bytes')}")
+    found = path.stat().st_size
+    if found != wanted.get("bytes"):  # looked at before anything is read
+        raise damaged(root, f"{name} has {found} bytes and should have {wanted.get('bytes')}")
+    content = path.read_bytes()
     if _digest(content) != wanted.get("sha256"):
-        raise _damaged(root, f"the checksum of {name} differs")
+        raise damaged(root, f"the checksum of {name} differs")
     return content
 
 
-def _damaged(root: Path, reason: str) -> ValueError:
+def _check_inside(root: Path, name: str) -> None:
+    if (root / name).resolve().parent != root.resolve():
+        raise damaged(root, f"{name} is a link out of the folder")
+
+
+def damaged(root: str | Path, reason: str) -> ValueError:
+    """Return the error that refuses a model's folder, for one reason."""
     return ValueError(
         f"the model in {str(root)!r} is damaged: {reason}; copy it again or save the detector anew"
     )
 
 
-def _canonical(detector: dict[str, Any]) -> bytes:
-    return json.dumps(detector, sort_keys=True, separators=(",", ":")).encode()
+def _own_digest(listing: dict[str, Any]) -> str:
+    """Return the checksum of all that a manifest says, the checksum itself aside."""
+    said = {key: value for key, value in listing.items() if key != "sha256"}
+    return _digest(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
 
 
 def _digest(content: bytes) -> str:

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder
 
-from anograd.columns import Texts, parse, parts
+from anograd.columns import Texts, parse, parts, ranges
 from anograd.data import slices
 from anograd.finite import Flaw, refuse
+from anograd.nodes import foreign_types
 
 MOST_LEVELS = 100
 FEW, MOST_DISTINCT = 50, 0.9  # in more than a few rows, texts that are almost all different are no categories
@@ -80,7 +80,7 @@ class Table:
         if normal is not None and not normal.any():
             raise ValueError(f"no row of {len(normal)} is marked normal; at least one is wanted to fit on")
         flaws: list[Flaw] = []
-        ranges = [np.empty((3, 0))]
+        found = [np.empty((3, 0))]
         counts: dict[int, Counter[str]] = {}
         self._numbers = []
         for part in parts(X):
@@ -95,9 +95,9 @@ class Table:
             self._numbers += numbers
             if numbers and not flaws:
                 chosen = np.array(numbers) - part.columns.start
-                ranges.append(_ranges(part.matrix[np.ix_(keep, chosen)]))
+                found.append(ranges(part.matrix[np.ix_(keep, chosen)]))
         refuse(flaws, self.names_in)
-        self._low, self._half, self._median = np.concatenate(ranges, axis=1)
+        self._low, self._half, self._median = np.concatenate(found, axis=1)
         self._fit_categories({j: _levels(self._label(j), counts[j]) for j in counts})
         return self
 
@@ -141,6 +141,18 @@ class Table:
         self._check_kinds(matrix, texts)
         among = "in all" if start is None else f"in rows {start} to {start + len(matrix) - 1}"
         refuse(self._flaws(matrix, start or 0), self.names_in, among)
+        return self.encode(matrix, texts)
+
+    def encode(self, matrix: NDArray[np.float64], texts: Texts) -> NDArray[np.float32]:
+        """Return the encoded rows, (n, number of `names_out`), of columns that are parsed and checked.
+
+        Parameters
+        ----------
+        matrix : ndarray (n, p)
+            The numbers, NaN for a missing one.
+        texts : dict of int to list
+            The categories by column number, None for a missing one.
+        """
         origin = np.array(self.origin)
         encoded = np.empty((len(matrix), len(origin)), dtype=np.float32)
         if self._numbers:
@@ -151,6 +163,19 @@ class Table:
                 keys[:, i] = [UNSEEN if text is None else keyed.get(text, UNSEEN) for text in texts[j]]
             encoded[:, ~np.isin(origin, self._numbers)] = self._encoder.transform(keys)
         return encoded
+
+    def ranges(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return minimum, half the range, and median of each column of numbers among the normal rows."""
+        return self._low, self._half, self._median
+
+    def levels(self) -> dict[int, dict[str, int]]:
+        """Return, for each column of categories, which encoded column a level that was seen leads to."""
+        found = {}
+        for j, keyed in self._keys.items():
+            own = sorted(level for level, key in keyed.items() if key != OTHER)
+            places = {level: self.origin.index(j) + i for i, level in enumerate(own)}
+            found[j] = {level: places.get(level, self.origin.index(j) + len(own)) for level in keyed}
+        return found
 
     def settled(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return encoded rows in which each category has one level: the likeliest of what was given.
@@ -197,51 +222,83 @@ class Table:
             "origin": self.origin,
         }
 
-    def to_skops(self, path: str | Path) -> None:
-        """Write the fitted table to one skops file, which holds no pickle."""
+    def to_skops(self) -> bytes:
+        """Return the fitted table as a skops file, which holds no pickle."""
         import skops.io
 
         keys = {str(j): keyed for j, keyed in self._keys.items()}
         arrays = {"low": self._low, "half": self._half, "median": self._median}
-        skops.io.dump({"state": self.state(), **arrays, "keys": keys, "encoder": self._encoder}, str(path))
+        content: bytes = skops.io.dumps(
+            {"state": self.state(), **arrays, "keys": keys, "encoder": self._encoder}
+        )
+        return content
 
     @classmethod
-    def from_skops(cls, path: str | Path) -> "Table":
-        """Return the table that `to_skops` wrote.
+    def from_skops(cls, content: bytes) -> "Table":
+        """Return the table that `to_skops` made a file of.
+
+        Parameters
+        ----------
+        content : bytes
 
         Raises
         ------
         ValueError
-            The file is damaged, or holds a type other than arrays, plain values and scikit-learn's own.
+            The file is damaged, or holds a type other than arrays, plain values and a OneHotEncoder.
         """
         import skops.io
 
         try:
-            foreign = skops.io.get_untrusted_types(file=path)
-            parts = None if foreign else skops.io.load(path, trusted=[])
+            foreign = foreign_types(content)
+            parts = skops.io.loads(content, trusted=[]) if not foreign else {}
         except Exception as error:  # skops lets through whatever its zip, JSON and numpy readers raise
-            raise ValueError(f"{str(path)!r} is no table of anograd, or is damaged: {error}") from error
+            raise ValueError(f"it is no table of anograd, or is damaged: {error}") from error
         if foreign:
             raise ValueError(
-                f"{str(path)!r} holds types that a table has no use for: {', '.join(foreign)}; it was not "
+                f"it holds types that a table has no use for: {', '.join(foreign)}; it was not "
                 "loaded. Fit and save the detector again if you do not know where the file comes from"
             )
-        wanted = {"state", "low", "half", "median", "keys", "encoder"}
-        if not isinstance(parts, dict) or set(parts) != wanted:
-            raise ValueError(
-                f"{str(path)!r} is no table of anograd; wanted is a file written by Table.to_skops"
-            )
-        if not isinstance(parts["encoder"], OneHotEncoder | None):
-            raise ValueError(f"{str(path)!r} holds a {type(parts['encoder']).__name__} for a OneHotEncoder")
-        state = parts["state"]
+        try:
+            return cls._of_parts(**parts)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ValueError(f"it is no table of anograd: {error}") from error
+
+    @classmethod
+    def _of_parts(
+        cls,
+        state: dict[str, Any],
+        low: NDArray[np.float64],
+        half: NDArray[np.float64],
+        median: NDArray[np.float64],
+        keys: dict[str, dict[str, str]],
+        encoder: OneHotEncoder | None,
+    ) -> "Table":
         table = cls(state["missing"])
-        table.n_in, table.names_in = state["n_in"], state["names_in"]
-        table.names_out, table.origin = state["names_out"], state["origin"]
+        table.n_in, table.names_in = int(state["n_in"]), state["names_in"]
+        table.names_out, table.origin = list(state["names_out"]), list(state["origin"])
         table._numbers = [j for j, kind in enumerate(state["kinds"]) if kind == "number"]
-        table._low, table._half, table._median = parts["low"], parts["half"], parts["median"]
-        table._keys = {int(j): keyed for j, keyed in parts["keys"].items()}
-        table._encoder = parts["encoder"]
+        table._low, table._half, table._median = low, half, median
+        table._keys = {int(j): dict(keyed) for j, keyed in keys.items()}
+        table._encoder = encoder
+        table._check_whole()
         return table
+
+    def _check_whole(self) -> None:
+        """Raise ValueError where what a file held does not fit together."""
+        numbers = len(self._numbers)
+        categories = [] if self._encoder is None else list(map(len, self._encoder.categories_))
+        widths = [1] * self.n_in
+        for j, width in zip(self._keys, categories, strict=True):
+            widths[j] = width
+        fits = (
+            numbers + len(self._keys) == self.n_in
+            and all(part.shape == (numbers,) for part in (self._low, self._half, self._median))
+            and self.origin == [j for j, width in enumerate(widths) for _ in range(width)]
+            and len(self.names_out) == len(self.origin)
+            and (self.names_in is None or len(self.names_in) == self.n_in)
+        )
+        if not fits:
+            raise ValueError("its columns, ranges and levels do not fit together")
 
     def _scale(self, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
         largest = np.finfo(np.float32).max
@@ -321,18 +378,6 @@ class Table:
                 f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
                 f"X[{label!r}] = X[{label!r}].astype({to})"
             )
-
-
-def _ranges(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the minimum, half the range and the median of each column, (3, p); `rows` are written over."""
-    rows[:, np.isnan(rows).all(axis=0)] = 0.0
-    # By hand, because MinMaxScaler takes any range below 2e-15 for a constant and loses digits far from
-    # zero. Halves, because the difference of two large numbers can overflow.
-    low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
-    half = high / 2 - low / 2
-    rows /= 2
-    median = 2 * np.nanmedian(rows, axis=0, overwrite_input=True)
-    return np.stack([low, np.where(half > 0, half, 0.5), median])
 
 
 def _levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str]]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from anograd.checkpoint import Keeper, pack, unpack
 from anograd.networks import DropoutAutoencoder, DropoutConvAutoencoder, choose_kind
+from anograd.ranks import together
 from anograd.spill import Rows
 from anograd.target import Target
-from anograd.train import Observer, adam, check_loss, seeded
+from anograd.train import Observer, adam, check_loss, seeded, shuffled
 
 HIDDEN = (40, 20, 10)  # the paper's for Covertype and NSL-KDD; on few columns its smaller ones often die
 FIRST_EPOCHS, FURTHER_EPOCHS = 10, 5  # as published
@@ -133,10 +134,15 @@ def train_checkpoints(
     FloatingPointError
         When the loss stops being a number.
 
+    Notes
+    -----
+    Ranks (`anograd.ranks`) get the same rows; each takes its share of every batch and draws its own dropout.
+
     References
     ----------
     Schulze et al., "R2-AD2: Detecting Anomalies by Analysing the Raw Gradient", ECML PKDD 2022.
     """
+    ranks = together()
     module = target.module
     found: list[Target] = []
     device = next(module.parameters()).device
@@ -150,18 +156,21 @@ def train_checkpoints(
             found.append(_frozen(target))
         unpack(groups, learners)
         done = numbers["epoch"]
+    ranks.start_alike(module, f"{keep.fingerprint if keep else ''} {seed} {done}")
     for epoch in range(done + 1, plan.epochs() + 1):
         module.train()
         total = torch.zeros((), dtype=torch.float64, device=device)
         # Seeded by the epoch, as in all training here.
-        with seeded(seed + epoch, device):
-            for batch in torch.split(index[torch.randperm(len(index))], plan.batch_size):
-                x = rows.take(batch).to(device)
+        with shuffled(len(index), seed + epoch, device, ranks) as order:
+            for batch in torch.split(index[order], plan.batch_size):
+                x = rows.take(ranks.share(batch)).to(device)
                 optimizer.zero_grad(set_to_none=True)
-                loss = target.loss(module(x), x).mean()
+                loss = target.loss(module(x), x).sum() / len(batch)
                 torch.autograd.backward(loss)
+                ranks.sum([p.grad for p in module.parameters() if p.grad is not None])
                 optimizer.step()
                 total += loss.detach() * len(batch)
+        ranks.sum([total])
         mean = float(total) / len(index)
         check_loss("autoencoder's ", mean, epoch, plan.learning_rate)
         if epoch >= FIRST_EPOCHS and (epoch - FIRST_EPOCHS) % FURTHER_EPOCHS == 0:

@@ -166,12 +166,12 @@ def test_full_disk(place, images_model, tmp_path, monkeypatch):
     arguments = ["fit", place / "x.npy", "-o", tmp_path / "deep" / "model", "--epochs", 2]
 
     with monkeypatch.context() as patched:
-        patched.setattr("anograd.checkpoint.Path.write_bytes", full)
+        patched.setattr("anograd.whole.os.fsync", full)
         line = fails(*arguments)
-        assert "model.partial' could not be written: No space left on device" in line
+        assert "model.partial' was not written, nothing is half written: No space left on device" in line
         assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patched:
-        patched.setattr("anograd.store.os.fsync", full)
+        patched.setattr("anograd.store.Path.write_bytes", full)
         line = fails(*arguments)
         assert "nothing is half written: No space left on device; free some space or save elsewhere" in line
         assert "what was trained is kept in" in line
@@ -180,7 +180,7 @@ def test_full_disk(place, images_model, tmp_path, monkeypatch):
     assert "going on from epoch 2" in again.stderr
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
     shutil.rmtree(tmp_path / "deep")
-    monkeypatch.setattr("anograd.store.os.fsync", full)
+    monkeypatch.setattr("anograd.whole.os.fsync", full)
     line = fails("score", images_model, place / "x.npy", "-o", tmp_path / "scores.csv")
     assert "scores.csv' was not written, nothing is half written: No space left on device" in line
     assert not list(tmp_path.iterdir())
@@ -207,7 +207,7 @@ def test_options_that_make_no_sense(place, images_model, tmp_path):
     assert "--normal: it says which values of --label are normal; give --label, too" in misused(
         "fit", place / "x.npy", "-o", tmp_path / "model", "--normal", 1
     )
-    assert "'r2d2' is none of gradcon" in misused(
+    assert "there is no detector 'r2d2'; did you mean 'r2ad2'?" in misused(
         "fit", place / "x.npy", "-o", tmp_path / "model", "--detector", "r2d2"
     )
     assert "one of --alpha and --budget is wanted, not both" in misused(

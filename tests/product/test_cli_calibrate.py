@@ -44,7 +44,7 @@ def test_p_values_refer_to_the_new_rows_and_scores_stay(folder):
 def test_rows_unlike_those_of_the_fit_are_warned_of_and_another_folder_leaves_the_model(folder):
     np.save(folder / "week.npy", 4 * RNG.normal(size=(80, 3)))
     done = call("calibrate", folder / "model", folder / "week.npy", "-o", folder / "other")
-    assert "warning: more than normal rows should" in done.output
+    assert "rows raise an alarm as calibrated before, more than normal rows should" in done.stderr
     assert len(load(folder / "model").calibration_.scores) == 39
     assert len(load(folder / "other").calibration_.scores) == 80
 
@@ -62,3 +62,58 @@ def test_other_columns_change_nothing(folder):
     assert done.exit_code == 1
     assert done.stderr.startswith("error: ")
     assert len(load(folder / "model").calibration_.scores) == 39
+
+
+def labelled(folder, normal: int, odd: int, name: str) -> None:
+    rows = np.concatenate([RNG.normal(size=(normal, 3)), RNG.normal(3, 1, size=(odd, 3))])
+    np.savez(folder / f"{name}.npz", x=rows, y=np.repeat([0, 1], [normal, odd]))
+
+
+def test_costs_go_by_the_known_anomalies_wherever_there_is_a_rule(folder):
+    model, rule = folder / "model", ("--costs", "1:50")
+    labelled(folder, 60, 20, "labelled")
+    labelled(folder, 80, 10, "new")
+    x, y = f"{folder}/new.npz:x", f"{folder}/new.npz:y"
+    done = call("score", model, x, "-o", folder / "s.csv", *rule)
+    assert done.exit_code == 1
+    assert "costs need known anomalies" in done.stderr
+    done = call("calibrate", model, f"{folder}/labelled.npz:x", "--label", f"{folder}/labelled.npz:y")
+    assert "--costs goes by 20 known anomalies, taken to be 0.25 of the rows to come" in done.output
+    done = call("score", model, x, "-o", folder / "s.csv", *rule)
+    assert "alarms at costs 1:50" in done.output
+    raised = np.loadtxt(folder / "s.csv", delimiter=",", skiprows=1)[:, 3].astype(bool)
+    truth = np.arange(90) >= 80
+    np.testing.assert_array_equal(raised, load(model).detect(np.load(folder / "new.npz")["x"], costs=(1, 50)))
+    done = call("evaluate", model, x, "--label", y, *rule)
+    cost = (raised & ~truth).sum() + 50 * (~raised & truth).sum()
+    assert f"cost               {cost:,.6g}; the best threshold for these rows would cost " in done.output
+    assert "20 known anomalies, taken to be 0.25 of the rows to come" in call("info", model).output
+    page = folder / "report.html"
+    assert call("report", model, x, "-o", page, *rule).exit_code == 0
+    assert "Of all lines, the one that costs least on average where a false alarm costs 1" in page.read_text()
+
+
+def test_anomalies_alone_leave_p_values_and_want_a_prevalence(folder):
+    labelled(folder, 0, 15, "odd")
+    command = ("calibrate", folder / "model", f"{folder}/odd.npz:x", "--label", f"{folder}/odd.npz:y")
+    done = call(*command)
+    assert done.exit_code == 1
+    assert "anomalies alone do not tell how common they are" in done.stderr
+    before = load(folder / "model").calibration_.scores
+    done = call(*command, "--prevalence", 0.01)
+    assert done.output.startswith("--costs goes by 15 known anomalies, taken to be 0.01 of the rows to come")
+    np.testing.assert_array_equal(load(folder / "model").calibration_.scores, before)
+
+
+def test_too_few_anomalies_are_left_out_with_a_warning(folder):
+    labelled(folder, 50, 9, "few")
+    done = call("calibrate", folder / "model", f"{folder}/few.npz:x", "--label", f"{folder}/few.npz:y")
+    assert "9 known anomalies are left out: a rule by --costs wants 10 or more" in done.stderr
+    assert "p values refer to 50 rows now" in done.output
+    assert load(folder / "model").calibration_.anomalies is None
+
+
+def test_costs_that_are_none_are_wrong_usage(folder):
+    done = call("score", folder / "model", folder / "fit.npy", "-o", "-", "--costs", "50")
+    assert done.exit_code == 2
+    assert "two numbers above 0: 1:50" in " ".join(done.stderr.replace("│", " ").split())

@@ -28,12 +28,16 @@ R2AD2 = ("--detector", "r2ad2", "--epochs", 1)
 
 def test_a_detector_gets_its_own_options_only(place, tmp_path):
     fit = ("fit", place / "x.parquet", "-o", tmp_path / "model", *LABEL)
-    for option, value in {
-        "--constraint-weight": 0.1, "--alignment-weight": 0.1, "--reference": "recon",
-    }.items():  # fmt: skip
-        said = misused(*fit, *R2AD2, option, value)
-        assert f"{option}: it belongs to gradcon; leave it out for r2ad2" in said
-    said = misused(*fit, "--memory", "1GiB")
+    said = misused(*fit, *R2AD2, "--set", "sketchh=8")
+    assert "--set: there is no parameter of r2ad2 'sketchh'; did you mean 'sketch'?" in said
+    assert "it has, with their defaults: checkpoints=3, columns=true," in said
+    assert "random_state" not in said
+    said = misused(*fit, *R2AD2, "--set", "random_state=8")
+    assert "--set random_state: it has an option: --seed 8" in said
+    assert "'sketch' was given; NAME=VALUE is wanted, such as patience=5" in misused(*fit, "--set", "sketch")
+    said = misused(*fit, "--set", "beta=0.1")  # a table: the default is r2ad2
+    assert "there is no parameter of r2ad2 'beta'" in said
+    said = misused(*fit, "--detector", "gradcon", "--memory", "1GiB")
     assert "--memory: it belongs to r2ad2, graddensity, " in said
     assert "; leave it out for gradcon" in said
     said = misused(
@@ -63,8 +67,8 @@ def test_more_epochs_are_advised_only_where_one_was_chosen(place, tmp_path):
     without = works("fit", normal, "-o", tmp_path / "without", *R2AD2).stdout.splitlines()
     published = works(*fit, *LABEL, *R2AD2, "--as-published").stdout.splitlines()
     assert without[1] == published[1] == "epoch 1 kept, of 1"
-    assert works(*fit, *LABEL, *R2AD2).stdout.splitlines()[1] == f"epoch 1 kept, of 1{hint}"
-    assert works(*fit, *LABEL, "--epochs", 1).stdout.splitlines()[1] == f"epoch 1 kept, of 1{hint}"
+    for which in (R2AD2, ("--detector", "gradcon", "--epochs", 1)):
+        assert works(*fit, *LABEL, *which).stdout.splitlines()[1] == f"epoch 1 kept, of 1{hint}"
 
 
 def test_published_settings_of_either(place, tmp_path):
@@ -179,7 +183,7 @@ def test_label_columns_of_any_kind(place, tmp_path, kind):
     frame.with_columns(labels.alias("class")).write_parquet(tmp_path / "x.parquet")
     told = works("fit", tmp_path / "x.parquet", "-o", tmp_path / "model", "--label", "class", "--normal",
                  "true", "--epochs", 1)  # fmt: skip
-    assert "15 known anomalies left out" in told.stdout
+    assert "15 known anomalies learned from" in told.stdout
     gap = frame.with_columns(pl.when(pl.int_range(60) != 7).then(labels).alias("class"))
     gap.write_parquet(tmp_path / "gap.parquet")
     line = fails("fit", tmp_path / "gap.parquet", "-o", tmp_path / "other", "--label", "class")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import signal
@@ -381,3 +382,23 @@ def test_without_fastapi_the_extra_is_named(table_model):
     assert told.stderr == (
         "error: serving needs fastapi, uvicorn and python-multipart: pip install 'anograd[serve]'\n"
     )
+
+
+def test_a_rule_by_costs_wants_known_anomalies(array_detector):
+    frame = {"rows": [[0.1, 0.2, 0.3], [9.0, 9.0, -9.0]], "costs": [1, 50]}
+    detector = copy.deepcopy(array_detector)
+    without = served(detector)
+    assert "costs" not in without.get("/info").json()["rule"]
+    assert "costs need known anomalies" in problem(without.post("/score", json=frame))
+    rng = np.random.default_rng(0)
+    detector.calibrate(rng.normal(size=(30, 3)), anomalies=rng.normal(5, 1, size=(12, 3)))
+    made = served(detector)
+    assert "costs" in made.get("/info").json()["rule"]
+    found = made.post("/score", json=frame).json()
+    assert (found["rule"], found["anomalies"]) == ({"costs": [1, 50]}, [False, True])
+    upload = {"files": {"file": ("x.npy", npy(np.array(frame["rows"])))}}
+    assert made.post("/score/file", **upload, data={"costs": "1:50"}).json()["anomalies"] == [False, True]
+    for wrong in ("1:50", [1, "50"], [1], [0, 1], 5):
+        assert made.post("/score", json=frame | {"costs": wrong}).status_code in (400, 422)
+    said = problem(made.post("/score/file", **upload, data={"costs": "50"}))
+    assert "costs='50' was given; two numbers are wanted, such as 1:50" in said

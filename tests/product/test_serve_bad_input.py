@@ -77,7 +77,7 @@ BODIES = {
     "two rules": (
         b'{"rows": [[1, "abel"]], "alpha": 0.1, "fdr": 0.1}',
         400,
-        "one of alpha, fdr and budget is wanted",
+        "one of alpha, fdr, budget and costs is wanted",
     ),
     "alpha of 5": (
         b'{"rows": [[1, "abel"]], "alpha": 5}',
@@ -287,7 +287,7 @@ def test_bad_forms(client, monkeypatch):
         ({"data": {"alpha": "x"}, "files": file}, 422, "alpha='x' was given; a number is wanted"),
         ({"data": {"alpha": "nan"}, "files": file}, 400, "a rate between 0 and 1"),
         ({"data": {"budget": "1.5"}, "files": file}, 422, "budget='1.5' was given"),
-        ({"data": {"alpha": ".1", "fdr": ".1"}, "files": file}, 400, "one of alpha, fdr and budget"),
+        ({"data": {"alpha": ".1", "fdr": ".1"}, "files": file}, 400, "one of alpha, fdr, budget and costs"),
         ({"data": {"colour": "x"}, "files": file}, 422, "the field 'colour' is not known"),
         ({"data": {"rows": "a"}, "files": file}, 422, "whole numbers with commas between"),
         ({"data": {"rows": "1"}, "files": file}, 400, "there are the rows 0 to 0"),

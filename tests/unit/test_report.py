@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from platform import python_version
@@ -31,36 +29,6 @@ def test_scores_read_back_to_the_same_float64():
     np.testing.assert_array_equal([float(row["score"]) for row in rows], scores)
     np.testing.assert_array_equal([float(row["p_value"]) for row in rows], p)
     assert [row["anomaly"] for row in rows] == [str(int(alarm)) for alarm in alarms]
-
-
-def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "scores.csv"
-    report.write_whole(path, b"earlier")
-
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("anograd.report.os.fsync", full)
-    with pytest.raises(OSError, match=r"scores.csv' was not written, nothing is half written: No space left"):
-        report.write_whole(path, b"later")
-    assert path.read_bytes() == b"earlier"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_link_is_followed_and_stays(tmp_path):
-    (tmp_path / "real").mkdir()
-    link = tmp_path / "link.csv"
-    link.symlink_to(tmp_path / "real" / "scores.csv")
-    report.write_whole(link, b"1")
-    assert link.is_symlink()
-    assert (tmp_path / "real" / "scores.csv").read_bytes() == b"1"
-
-
-@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no such device on this system")
-def test_a_device_is_written_to_and_not_replaced():
-    with pytest.raises(OSError, match="'/dev/full' was not written"):
-        report.write_whole("/dev/full", b"1")
-    assert Path("/dev/full").is_char_device()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

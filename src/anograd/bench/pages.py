@@ -25,7 +25,7 @@ from anograd.bench.names import unknown
 from anograd.bench.regimes import INLIER, MEASURES, SCORE, cells, check_scores, means, only
 from anograd.bench.results import Line, key, read
 from anograd.bench.table import NOTHING, absent, origin, tables
-from anograd.report import write_whole
+from anograd.whole import write_whole
 
 PICTURES = "pictures"
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anograd.report import write_whole
+from anograd.whole import write_whole
 
 try:
     import fcntl

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import textwrap
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,29 +12,22 @@ from typer.core import TyperGroup
 
 from anograd import report
 from anograd._version import __version__
+from anograd.cli.answer import ending
+from anograd.costs import pair
 
-ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
+CODES = """
+Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 bench: some cells failed;
+130 stopped by Ctrl-C; 141 the reader of the output went away, as in | head.
+"""
 
 
 class Commands(TyperGroup):
-    """The commands, where an expected error is one line on stderr and the exit code 1."""
+    """The commands, where an expected error is one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = _show_warning
-            try:
-                result = super().invoke(ctx)
-                sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last breath
-                return result
-            except BrokenPipeError:
-                raise  # the reader has seen enough: no error to speak of
-            except ERRORS as error:
-                if ctx.params.get("debug"):
-                    raise
-                typer.echo(f"error: {_one_line(error)}", err=True)
-                raise typer.Exit(1) from None
+        with ending(ctx.args, bool(ctx.find_root().params.get("debug"))):
+            return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -45,19 +36,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    epilog=" ".join(CODES.split()),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"warning: {_one_line(message)}", err=True)
-
-
-def _one_line(error: BaseException | str) -> str:
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror + (f": {str(error.filename)!r}" if error.filename else "")
-    return " ".join(text.split()) or type(error).__name__
 
 
 def _version(wanted: bool) -> None:
@@ -97,7 +78,10 @@ def print_parts(parts: list[tuple[str, list[str]]]) -> None:
 
 
 Data = Annotated[
-    str, argument("DATA", "The rows: x.npy, x.npz:key, x.csv, x.parquet, or a folder of images.")
+    str,
+    argument(
+        "DATA", "The rows: x.npy, x.npz:key, x.csv, x.parquet, a folder of images, or - for CSV from stdin."
+    ),
 ]
 Model = Annotated[Path, argument("MODEL", "The folder that `anograd fit` wrote.")]
 NORMAL = "A value of --label that is normal; repeat for more. All other rows are known anomalies."
@@ -107,22 +91,43 @@ LABELS = (
 )
 
 
-def _rate(value: float | None) -> float | None:
+def rate(value: float | None) -> float | None:
+    """Return a rate, or refuse what is none."""
     if value is not None and not 0 < value < 1:
         raise typer.BadParameter(f"{value} was given; a rate between 0 and 1 is wanted, such as 0.05")
     return value
 
 
 Alpha = Annotated[
-    float | None, option("Share of normal rows that raise an alarm; 0.05 without a rule.", callback=_rate)
+    float | None, option("Share of normal rows that raise an alarm; 0.05 without a rule.", callback=rate)
 ]
-Fdr = Annotated[float | None, option("Share of the alarms that may be false.", callback=_rate)]
+Fdr = Annotated[float | None, option("Share of the alarms that may be false.", callback=rate)]
 Budget = Annotated[int | None, option("Rows there is time for: the highest scores.", min=0)]
 
 
-def chosen_rule(alpha: float | None, fdr: float | None, budget: int | None) -> dict[str, Any]:
+def _pair(value: str | None) -> str | None:
+    try:
+        return value if value is None or pair(value) else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error).replace("costs=(1, 50)", "1:50")) from None
+
+
+Costs = Annotated[
+    str | None,
+    option(
+        "What a false alarm and a miss cost, such as 1:50: the line that costs least. Wants a model that was "
+        "calibrated with labels.",
+        metavar="FALSE:MISS",
+        callback=_pair,
+    ),
+]
+
+
+def chosen_rule(
+    alpha: float | None, fdr: float | None, budget: int | None, costs: str | None = None
+) -> dict[str, Any]:
     """Return the rule to raise alarms by, the one that was given or ``alpha=0.05``."""
-    rules = {"alpha": alpha, "fdr": fdr, "budget": budget}
+    rules = {"alpha": alpha, "fdr": fdr, "budget": budget, "costs": costs and pair(costs)}
     rule = {name: value for name, value in rules.items() if value is not None} or {"alpha": 0.05}
     if len(rule) > 1:
         raise typer.BadParameter(f"one of --{' and --'.join(rule)} is wanted, not both")

@@ -14,7 +14,9 @@ from anograd.bench import results, sets
 from anograd.bench import run as runs
 from anograd.bench.pages import describe, fill_pages
 from anograd.bench.roster import roster
+from anograd.cli.answer import INCOMPLETE, answered, as_json, stopped
 from anograd.cli.app import Commands, argument, option
+from anograd.cli.config import command
 
 
 class WithDefault(Commands):
@@ -34,7 +36,6 @@ app = typer.Typer(
 )
 
 
-@app.command()
 def run(
     plan: Annotated[Path, argument("RUN.toml", "Data sets, protocols, detectors and seeds.")],
     processes: Annotated[int, option("Cells measured at once.", "--processes", "-p", min=1)] = 1,
@@ -45,10 +46,13 @@ def run(
     """Measure what a run file asks for; what was measured before is left: a stopped run goes on."""
     asked = plans.read(plan)
     done = _kept(asked)
-    typer.echo(f"{len(asked.cells)} cells, {done} of them measured before; results in {asked.results}")
-    for why in asked.unsuited:
-        typer.echo(f"left out: {why}")
+    begun = {"cells": len(asked.cells), "before": done, "left_out": asked.unsuited, "results": asked.results}
+    if not as_json():
+        typer.echo(f"{len(asked.cells)} cells, {done} of them measured before; results in {asked.results}")
+        for why in asked.unsuited:
+            typer.echo(f"left out: {why}")
     if dry:
+        answered(begun)
         return
     console = Console(stderr=True)
     bar = Progress(
@@ -63,7 +67,7 @@ def run(
 
     def observe(progress: runs.Progress) -> None:
         line = progress.line
-        if not console.is_terminal or "failed" in line:
+        if not as_json() and (not console.is_terminal or "failed" in line):
             console.print(_told(progress), markup=False, highlight=False, soft_wrap=True)
         bar.update(task, completed=progress.done, left=_left(progress), description=line["detector"])
 
@@ -71,16 +75,16 @@ def run(
         with bar:
             lines = runs.run(asked, processes=processes, threads=threads, again=again, observe=observe)
     except KeyboardInterrupt:
-        typer.echo(
-            f"stopped: {_kept(asked)} of {len(asked.cells)} cells are kept; the same command goes on",
-            err=True,
-        )
-        raise typer.Exit(130) from None
+        kept = f"{_kept(asked)} of {len(asked.cells)} cells are kept"
+        raise stopped(f"stopped: {kept}; the same command goes on") from None
     failed = [line for line in lines if "failed" in line]
-    typer.echo(f"{len(lines) - len(failed)} cells measured, {len(failed)} failed: see them as tables with")
-    typer.echo(f"anograd bench table {asked.results}")
+    if not answered({**begun, "measured": len(lines) - len(failed), "failed": len(failed)}):
+        typer.echo(
+            f"{len(lines) - len(failed)} cells measured, {len(failed)} failed: see them as tables with"
+        )
+        typer.echo(f"anograd bench table {asked.results}")
     if failed:
-        raise typer.Exit(3)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _kept(asked: plans.Plan) -> int:
@@ -114,15 +118,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-@app.command()
 def data() -> None:
     """List the data sets: which are here, which are not, and why."""
-    for name in sets.registry():
-        why = sets.missing(name)
-        typer.echo(f"{name:24} {why or 'here'}")
+    there = [{"name": name, "missing": sets.missing(name)} for name in sets.registry()]
+    if not answered({"data_sets": there}):
+        for one in there:
+            typer.echo(f"{one['name']:24} {one['missing'] or 'here'}")
 
 
-@app.command()
 def table(
     files: Annotated[list[Path] | None, argument("[RESULTS.jsonl]...", "What runs wrote.")] = None,
     measure: Annotated[str, option("Such as auroc, average_precision or f1.")] = "auroc",
@@ -136,8 +139,9 @@ def table(
         raise typer.BadParameter("either files of results or --pages is wanted, such as results/quick.jsonl")
     if pages is not None:
         stale = fill_pages(pages, check, labels=labels)
-        for path in stale:
-            typer.echo(f"{path}: {'is out of date' if check else 'made anew'}")
+        if not answered({"pages": stale}):
+            for path in stale:
+                typer.echo(f"{path}: {'is out of date' if check else 'made anew'}")
         raise typer.Exit(1 if check and stale else 0)
     lines = []
     for path in files or []:
@@ -146,4 +150,11 @@ def table(
                 f"there is no results file {str(path)!r}: anograd bench RUN.toml writes one"
             )
         lines += results.read(path)
-    typer.echo(describe(lines, measure, scores=score or ("score",), labels=labels))
+    tables = describe(lines, measure, scores=score or ("score",), labels=labels)
+    if not answered({"markdown": tables}):
+        typer.echo(tables)
+
+
+command(app, run, "run", config=False)
+command(app, data, "data", config=False)
+command(app, table, "table", config=False)

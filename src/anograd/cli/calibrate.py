@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 from scipy.stats import binomtest
 
-from anograd.cli.app import LABELS, NORMAL, Data, Model, option
+from anograd.cli.answer import answered, warn
+from anograd.cli.app import LABELS, NORMAL, Data, Model, option, rate
+from anograd.costs import FEWEST
+from anograd.data import number_of_rows
 from anograd.detectors import load
-from anograd.labelled import only_fitted, read_labelled, unmarked
+from anograd.labelled import only_fitted, parted, read_labelled
 
 ALPHA = 0.05  # the rate at which old and new are compared
 SURE = 0.01  # a share of alarms less likely than this is more than chance
@@ -24,33 +27,55 @@ def calibrate(
     ] = None,
     label: Annotated[str | None, option(LABELS)] = None,
     normal: Annotated[list[str] | None, option(NORMAL, metavar="VALUE")] = None,
+    prevalence: Annotated[
+        float | None,
+        option(
+            "Share of anomalies among the rows to come; else that among these. For --costs.", callback=rate
+        ),
+    ] = None,
 ) -> None:
     """Let p values and alarms refer to new normal rows, such as last week's; nothing is refitted.
 
-    Known anomalies among the rows are left out where --label tells them.
+    Known anomalies among the rows, where --label tells them and there are 10, are what --costs goes by. Where
+    all rows are anomalies, p values stay as they are, and --prevalence says how common anomalies are.
     """
     detector: Any = load(model)
     X, y = read_labelled(data, label, normal or [])
     X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
-    if y is not None:
-        X, _ = unmarked(X, y)
+    kept, odd = parted(X, y)
+    if odd is not None and kept is not None and number_of_rows(odd) < FEWEST:
+        warn(f"{number_of_rows(odd)} known anomalies are left out: a rule by --costs wants {FEWEST} or more")
+        odd = None
     before = detector.calibration_
-    scores = detector.anomaly_score(X)
-    detector.calibrate(X)
+    detector.calibrate(kept, anomalies=odd, prevalence=prevalence)
     detector.save(output or model)
-    rows, alarms = len(scores), int(before.detect(scores, alpha=ALPHA).sum())
-    typer.echo(
-        f"p values refer to {rows:,} rows now, and to {len(before.scores):,} before; "
-        f"saved to {output or model}"
-    )
-    typer.echo(f"the smallest reachable p value is {1 / (rows + 1):.2g} (1 / {rows + 1:,})")
-    typer.echo(
-        f"as calibrated before, {alarms:,} of these rows ({alarms / rows:.1%}) raise an alarm at "
-        f"alpha {ALPHA}"
-    )
-    if binomtest(alarms, rows, ALPHA, alternative="greater").pvalue < SURE:
-        typer.echo(
-            "warning: more than normal rows should: if they are normal indeed, normal has changed, and a "
-            "refit (anograd fit) may rank better than this model does",
-            err=True,
+    found: dict[str, Any] = {"model": output or model}
+    told = []
+    if kept is not None:
+        rows = number_of_rows(kept)
+        alarms = int(before.detect(detector.anomaly_score(kept), alpha=ALPHA).sum())
+        if binomtest(alarms, rows, ALPHA, alternative="greater").pvalue < SURE:
+            warn(
+                f"{alarms:,} of {rows:,} rows raise an alarm as calibrated before, more than normal rows "
+                "should: if they are normal indeed, normal has changed, and a refit (anograd fit) may rank "
+                "better than this model does"
+            )
+        found |= {
+            "rows": rows, "rows_before": len(before.scores), "smallest_p": 1 / (rows + 1),
+            "alarms_as_before": alarms, "alpha": ALPHA,
+        }  # fmt: skip
+        told += [
+            f"p values refer to {rows:,} rows now, and to {len(before.scores):,} before",
+            f"the smallest reachable p value is {1 / (rows + 1):.2g} (1 / {rows + 1:,})",
+            f"as calibrated before, {alarms:,} of these rows ({alarms / rows:.1%}) raise an alarm at alpha "
+            f"{ALPHA}",
+        ]
+    known = detector.calibration_.anomalies
+    if known is not None:
+        found |= {"anomalies": len(known.scores), "prevalence": known.prevalence}
+        told.append(
+            f"--costs goes by {len(known.scores):,} known anomalies, taken to be {known.prevalence:.3g} of "
+            "the rows to come"
         )
+    if not answered(found):
+        typer.echo("\n".join([*told, f"saved to {output or model}"]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from anograd.cli.answer import answered, as_json
 from anograd.cli.app import option
 from anograd.cli.bar import moving
 from anograd.demo import Outcome, cancer, digits
@@ -21,14 +23,16 @@ def demo(
 ) -> None:
     """Try GradCon on handwritten digits and R2-AD2 on a table: figures, and a picture of each."""
     with moving(epochs) as bar:
-        found = digits.run(
+        images = digits.run(
             output / "images", seed=seed, digit=digit, epochs=epochs, progress=lambda _, data: bar(data)
         )
-    _tell(found)
-    typer.echo()
+    if not as_json():
+        _tell(images)
+        typer.echo()
     with moving(None) as bar:
-        found = cancer.run(output / "table", seed=seed, progress=lambda _, data: bar(data))
-    _tell(found)
+        table = cancer.run(output / "table", seed=seed, progress=lambda _, data: bar(data))
+    if not answered({"images": asdict(images), "table": asdict(table)}):
+        _tell(table)
 
 
 def _tell(outcome: Outcome) -> None:

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from anograd import report
+from anograd.cli.answer import answered
 from anograd.cli.app import (
     LABELS,
     NORMAL,
     Alpha,
     Budget,
+    Costs,
     Data,
     Fdr,
     Model,
@@ -22,11 +24,14 @@ from anograd.cli.app import (
     option,
     print_parts,
 )
+from anograd.costs import least
 from anograd.data import labels
+from anograd.decide import asked
 from anograd.detectors import load
 from anograd.evaluate import evaluate as judge
 from anograd.evaluate import ranking
 from anograd.labelled import only_fitted, read_labelled
+from anograd.whole import write_whole
 
 
 def evaluate(
@@ -37,10 +42,11 @@ def evaluate(
     alpha: Alpha = None,
     fdr: Fdr = None,
     budget: Budget = None,
+    costs: Costs = None,
     output: Annotated[str | None, option("The same numbers as JSON.", "--output", "-o")] = None,
 ) -> None:
     """Compare a model's scores and alarms with labels: AUROC, precision, false-alarm rate."""
-    rule = chosen_rule(alpha, fdr, budget)
+    rule = chosen_rule(alpha, fdr, budget, costs)
     if output is not None:
         check_output(output, data, "report.json")
     detector: Any = load(model)
@@ -55,13 +61,23 @@ def evaluate(
     odd = labels(y, len(y))
     X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
     scores = detector.anomaly_score(X)
-    found = judge(scores, odd, detector.calibration_.detect(scores, **rule))
+    calibration = detector.calibration_
+    found = judge(scores, odd, calibration.detect(scores, **rule))
     twin = ranking(detector.twin_score(X), odd) if hasattr(detector, "twin_score") else None
-    asked = ", ".join(f"{name} {value}" for name, value in rule.items())
+    shares = {name: getattr(found, name) for name in ("precision", "recall", "false_alarm_rate")}
+    numbers = {"rule": rule, **asdict(found), **shares}
+    if twin is not None:
+        numbers["twin"] = dict(zip(("auroc", "average_precision"), twin, strict=True))
+    cost = None
+    if costs is not None:
+        usual = judge(scores, odd, calibration.detect(scores, alpha=0.05))
+        cost = {
+            "cost": found.cost(rule["costs"]),
+            "least": least(scores, odd, rule["costs"]),
+            "alpha_0.05": usual.cost(rule["costs"]),
+        }
+        numbers["costs"] = cost
     if output is not None:
-        shares = {name: getattr(found, name) for name in ("precision", "recall", "false_alarm_rate")}
-        numbers = {"rule": rule, **asdict(found), **shares}
-        if twin is not None:
-            numbers["twin"] = dict(zip(("auroc", "average_precision"), twin, strict=True))
-        report.write_whole(output, (json.dumps(numbers, indent=2) + "\n").encode())
-    print_parts(report.evaluation(found, twin, asked))
+        write_whole(output, (json.dumps(numbers, indent=2) + "\n").encode())
+    if not answered(numbers):
+        print_parts(report.evaluation(found, twin, asked(rule), cost))

@@ -10,13 +10,15 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from anograd import pictures, report
+from anograd import pictures
+from anograd.cli.answer import answered, as_json
 from anograd.cli.app import NORMAL, Data, Model, check_output, option, print_parts
 from anograd.data import cells, check_images, names, number_of_rows, rows_at
 from anograd.detectors import load
 from anograd.explain import Explanation
 from anograd.labelled import read_features, read_normal
 from anograd.reasons import as_data, told
+from anograd.whole import write_whole
 
 ENDINGS = (".json", ".png")
 
@@ -60,15 +62,19 @@ def explain(
     called = names(data)
     titles = [called[i] if called else f"row {i}" for i in index.tolist()]
     given = cells(some) if found.names else None
-    print_parts(told(found, titles, p, given, top))
+    reasons = as_data(found, titles, p, given)
+    if not as_json():
+        print_parts(told(found, titles, p, given, top))
     if output is None:
+        answered({"reasons": reasons})
         return
     if Path(output).suffix.lower() == ".json":
-        content = json.dumps(as_data(found, titles, p, given), indent=2) + "\n"
-        report.write_whole(output, content.encode())
+        content = json.dumps(reasons, indent=2) + "\n"
+        write_whole(output, content.encode())
     else:
         pictures.save_png(_heat(detector, some, found, titles), output)
-    typer.echo(f"written to {output}", err=True)
+    if not answered({"reasons": reasons, "output": output}):
+        typer.echo(f"written to {output}", err=True)
 
 
 def _chosen(text: str, n: int) -> np.ndarray[Any, np.dtype[np.int64]]:

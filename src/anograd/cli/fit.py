@@ -2,51 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 
 from anograd import report, store
+from anograd.bench.names import unknown
+from anograd.cli.answer import answered, note, stopped, warn
 from anograd.cli.app import LABELS, NORMAL, Data, option
 from anograd.cli.bar import moving
 from anograd.data import number_of_rows
 from anograd.detectors import DETECTORS, Detector
 from anograd.labelled import read_labelled
+from anograd.ranks import together
 
-STOPPED = 130  # what a shell expects after Ctrl-C
+AUTO, FOR_TABLES, FOR_IMAGES = "auto", "r2ad2", "gradcon"
 ROWS, METHOD, RUN = "The rows", "The method", "The run"
-CONSTRAINT = "GradCon's weight of the gradient constraint in training (alpha in the paper)."
-ALIGNMENT = "GradCon's weight of the gradients' alignment in the score (beta in the paper)."
-ALIGNED = "Whose mean gradient GradCon aligns with: the whole objective's, or the reconstruction error's."
+DETECTOR = f"auto ({FOR_TABLES} for a table, {FOR_IMAGES} for images), or one of: {', '.join(DETECTORS)}."
+SET = (
+    "A parameter of the detector that has no option here, such as patience=5; repeat for more. "
+    "A wrong name lists them all."
+)
 DROP = "A column of the table to leave out, such as a row's number; repeat for more."
-# Parameters of one detector only, and the options that set them.
-OF_ONE = {
-    "alpha": "--constraint-weight",
-    "beta": "--alignment-weight",
-    "reference": "--reference",
-    "memory": "--memory",
-}
-
-
-class Network(StrEnum):
-    """Values of --target."""
-
-    auto = "auto"
-    cae = "cae"
-    vae = "vae"
-    dense = "dense"
-
-
-class Reference(StrEnum):
-    """Values of --reference."""
-
-    total = "total"
-    recon = "recon"
+# Parameters that have an option of their own, or none at all.
+OPTIONS = {
+    "epochs": "--epochs", "batch_size": "--batch-size", "learning_rate": "--learning-rate",
+    "calibration": "--calibration", "memory": "--memory", "device": "--device", "random_state": "--seed",
+    "missing": "--missing",
+}  # fmt: skip
+OF_THE_COMMAND = ("progress", "checkpoint")
 
 
 class Missing(StrEnum):
@@ -59,7 +50,7 @@ class Missing(StrEnum):
 def fit(
     data: Data,
     output: Annotated[Path, option("The model's folder.", "--output", "-o", show_default=False)],
-    detector: Annotated[str, option(f"One of: {', '.join(DETECTORS)}.")] = "gradcon",
+    detector: Annotated[str, option(DETECTOR, metavar="NAME")] = AUTO,
     force: Annotated[bool, option("Replace a model that is there already.", "--force")] = False,
     label: Annotated[str | None, option(LABELS, panel=ROWS)] = None,
     normal: Annotated[list[str] | None, option(NORMAL, panel=ROWS, metavar="VALUE")] = None,
@@ -68,12 +59,7 @@ def fit(
     as_published: Annotated[
         bool, option("The paper's settings instead of ours.", "--as-published", panel=METHOD)
     ] = False,
-    target: Annotated[
-        Network | None, option("The network to fit.", panel=METHOD, show_default="auto")
-    ] = None,
-    constraint_weight: Annotated[float | None, option(CONSTRAINT, panel=METHOD)] = None,
-    alignment_weight: Annotated[float | None, option(ALIGNMENT, panel=METHOD)] = None,
-    reference: Annotated[Reference | None, option(ALIGNED, panel=METHOD)] = None,
+    settings: Annotated[list[str] | None, option(SET, "--set", panel=METHOD, metavar="NAME=VALUE")] = None,
     epochs: Annotated[int | None, option("Passes over the rows, at most.", panel=RUN, min=1)] = None,
     batch_size: Annotated[int | None, option("Rows a training step.", panel=RUN, min=1)] = None,
     learning_rate: Annotated[float | None, option("Of Adam.", panel=RUN)] = None,
@@ -91,56 +77,91 @@ def fit(
 
     Ctrl-C stops it; the same command goes on from there.
     """
-    if detector not in DETECTORS:
-        raise typer.BadParameter(f"{detector!r} is none of {', '.join(DETECTORS)}", param_hint="--detector")
+    if detector not in (AUTO, *DETECTORS):
+        raise typer.BadParameter(
+            str(unknown(detector, [AUTO, *DETECTORS], "detector")), param_hint="--detector"
+        )
     if normal and label is None:
         raise typer.BadParameter(
             "it says which values of --label are normal; give --label, too", param_hint="--normal"
         )
+    given = {
+        "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+        "calibration": calibration, "memory": memory,
+    }  # fmt: skip
+    chosen = dict(map(_setting, settings or []))
+    if detector != AUTO:
+        _check(detector, given, chosen, as_published)
     out = _new_model(output, force)
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = {
-        "target": target and target.value, "alpha": constraint_weight, "beta": alignment_weight,
-        "reference": reference and reference.value, "epochs": epochs, "batch_size": batch_size,
-        "learning_rate": learning_rate, "calibration": calibration, "memory": memory,
-    }  # fmt: skip
-    given = {name: value for name, value in settings.items() if value is not None}
-    kind: Any = DETECTORS[detector]
-    _check_owners(detector, given)
-    if as_published and not hasattr(kind, "as_published"):
-        owners = ", ".join(name for name, one in DETECTORS.items() if hasattr(one, "as_published"))
-        raise typer.BadParameter(
-            f"published settings are those of {owners}; leave it out for {detector}",
-            param_hint="--as-published",
-        )
-    partial = out.with_name(out.name + ".partial")
-    if "checkpoint" in _parameters(detector):
-        given["checkpoint"] = str(partial)
-    made: Detector = (kind.as_published if as_published else kind)(
-        missing=missing.value, device=device, random_state=seed, **given
-    )
     X, y = read_labelled(data, label, normal or [], drop or [])
     if y is not None and len(y) and (y == 0).all():
-        typer.echo(f"warning: {label!r} marks no anomaly: all rows count as normal", err=True)
+        warn(f"{label!r} marks no anomaly: all rows count as normal")
+    free = detector == AUTO
+    if free:
+        detector = FOR_IMAGES if isinstance(X, np.ndarray) and X.ndim > 2 else FOR_TABLES
+        _check(detector, given, chosen, as_published)
+    partial = out.with_name(out.name + ".partial")
+    parameters = {
+        name: value for name, value in {**given, **chosen}.items() if value is not None or name in chosen
+    }
+    if "checkpoint" in _defaults(detector):
+        parameters["checkpoint"] = str(partial)
+    kind: Any = DETECTORS[detector]
+    made: Detector = (kind.as_published if as_published else kind)(
+        missing=missing.value, device=device, random_state=seed, **parameters
+    )
+    if together().rank:  # of the processes that torchrun started, the first speaks and saves
+        made.fit(X, y)
+        return
     with _parents(out):
         _fit(made, X, y, partial)
         _save(made, out, partial)
-    _say_what_was_fitted(made, number_of_rows(X), output)
+    _say_what_was_fitted(made, number_of_rows(X), output, free)
 
 
-def _parameters(name: str) -> set[str]:
-    return set(DETECTORS[name]().get_params(deep=False))
+def _defaults(name: str) -> dict[str, Any]:
+    return dict(DETECTORS[name]().get_params(deep=False))
 
 
-def _check_owners(name: str, given: Mapping[str, Any]) -> None:
-    """Refuse an option that the detector has no parameter for."""
-    for parameter, option_of_it in OF_ONE.items():
-        if parameter in given and parameter not in _parameters(name):
-            owners = ", ".join(other for other in DETECTORS if parameter in _parameters(other))
+def _setting(text: str) -> tuple[str, Any]:
+    """Return the name and the value in NAME=VALUE; what is no JSON is a text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(
+            f"{text!r} was given; NAME=VALUE is wanted, such as patience=5", param_hint="--set"
+        )
+    try:
+        return name, json.loads({"None": "null", "True": "true", "False": "false"}.get(value, value))
+    except ValueError:
+        return name, value
+
+
+def _check(name: str, given: Mapping[str, Any], chosen: Mapping[str, Any], as_published: bool) -> None:
+    """Refuse what the detector has no parameter for."""
+    there = _defaults(name)
+    for parameter, value in given.items():
+        if value is not None and parameter not in there:
+            owners = ", ".join(other for other in DETECTORS if parameter in _defaults(other))
             raise typer.BadParameter(
-                f"it belongs to {owners}; leave it out for {name}", param_hint=option_of_it
+                f"it belongs to {owners}; leave it out for {name}", param_hint=OPTIONS[parameter]
             )
+    for parameter, value in chosen.items():
+        if parameter in OPTIONS:
+            raise typer.BadParameter(
+                f"it has an option: {OPTIONS[parameter]} {value}", param_hint=f"--set {parameter}"
+            )
+        free = {key: default for key, default in there.items() if key not in (*OPTIONS, *OF_THE_COMMAND)}
+        if parameter not in free:
+            listed = ", ".join(f"{key}={json.dumps(default)}" for key, default in free.items())
+            near = unknown(parameter, free, f"parameter of {name}", f"it has, with their defaults: {listed}")
+            raise typer.BadParameter(str(near), param_hint="--set")
+    if as_published and not hasattr(DETECTORS[name], "as_published"):
+        owners = ", ".join(other for other, one in DETECTORS.items() if hasattr(one, "as_published"))
+        raise typer.BadParameter(
+            f"published settings are those of {owners}; leave it out for {name}", param_hint="--as-published"
+        )
 
 
 def _save(detector: Detector, out: Path, partial: Path) -> None:
@@ -186,7 +207,7 @@ def _fit(detector: Detector, X: Any, y: Any, partial: Path) -> None:
         nonlocal reached, total
         reached, total = found["epoch"], found.get("epochs", total)
         if name == "resumed":
-            typer.echo(f"going on from epoch {reached}, kept in {str(partial)!r}", err=True)
+            note(f"going on from epoch {reached}, kept in {str(partial)!r}")
         bar(found)
 
     try:
@@ -200,24 +221,39 @@ def _fit(detector: Detector, X: Any, y: Any, partial: Path) -> None:
                 f"stopped {done}; what was trained is kept in {str(partial)!r}: "
                 "the same command goes on from there"
             )
-        typer.echo(said, err=True)
-        raise typer.Exit(STOPPED) from None
+        raise stopped(said) from None
 
 
-def _say_what_was_fitted(detector: Any, n: int, output: Path) -> None:
-    known = n - sum(detector.split_.values())
+def _say_what_was_fitted(detector: Any, n: int, output: Path, free: bool) -> None:
+    known, m = n - sum(detector.split_.values()), len(detector.calibration_.scores)
+    history = getattr(detector, "history_", [])
+    found = {
+        "model": output,
+        "detector": type(detector).__name__,
+        "rows": n,
+        "split": detector.split_,
+        "known_anomalies": known,
+        "learned_from_known": detector.learns_from_known,
+        "epochs": len(history),
+        "kept_epoch": getattr(detector, "kept_epoch_", None),
+        "smallest_p": 1 / (m + 1),
+    }
+    if answered(found):
+        return
+    if free:
+        kind = "images" if detector.encoder_.table is None else "a table"
+        typer.echo(f"detector: {type(detector).__name__.lower()}, as for {kind}; --detector takes another")
     done = "learned from" if detector.learns_from_known else "left out"
     typer.echo(
         f"rows: {report.split(detector.split_)}" + (f"; {known:,} known anomalies {done}" if known else "")
     )
     if hasattr(detector, "kept_epoch_"):
-        history = detector.history_
         all_done = len(history) == detector.get_params()["epochs"]  # else patience ended it
         hint = (
             "; the last one was the best, so more --epochs may help" if all_done and _rising(history) else ""
         )
         typer.echo(f"epoch {detector.kept_epoch_} kept, of {len(history)}{hint}")
-    typer.echo(report.smallest_p(len(detector.calibration_.scores)))
+    typer.echo(report.smallest_p(m))
     typer.echo(f"saved to {output}")
 
 

@@ -15,11 +15,13 @@ import typer
 
 from anograd import report, store
 from anograd._version import __version__
+from anograd.cli.answer import answered, one_answer
 from anograd.cli.app import (
     LABELS,
     NORMAL,
     Alpha,
     Budget,
+    Costs,
     Data,
     Fdr,
     Model,
@@ -31,6 +33,7 @@ from anograd.data import labels, names
 from anograd.detectors import Detector, load
 from anograd.labelled import only_fitted, read_features, read_labelled, read_normal
 from anograd.page import Card, Scored, check_needs, page, reasons
+from anograd.whole import write_whole
 
 ENDINGS = (".html", ".htm")
 MADE_WITH = ("torch", "numpy", "scikit-learn", "scipy", "matplotlib", "jinja2")
@@ -45,6 +48,7 @@ def report_(
     alpha: Alpha = None,
     fdr: Fdr = None,
     budget: Budget = None,
+    costs: Costs = None,
     among: Annotated[
         str | None,
         option(
@@ -54,8 +58,9 @@ def report_(
     top: Annotated[int, option("Rows explained: those with the highest scores.", min=1)] = 20,
 ) -> None:
     """Make one HTML page of scored rows: alarms and why, p values, change over time, labels if given."""
-    rule = chosen_rule(alpha, fdr, budget)
+    rule = chosen_rule(alpha, fdr, budget, costs)
     check_output(output, data, "report.html")
+    one_answer(output)
     path = Path(output)
     if output != "-" and path.suffix.lower() not in ENDINGS and (path.is_file() or not path.exists()):
         raise ValueError(f"{output!r}: wanted is x.html, or - for stdout")
@@ -75,7 +80,10 @@ def report_(
     if output == "-":
         sys.stdout.write(whole.decode())
     else:
-        report.write_whole(output, whole)
+        write_whole(output, whole)
+    found = {"rows": len(scored.scores), "alarms": int(scored.alarms.sum()), "rule": rule, "output": output}
+    if answered(found):
+        return
     where = "" if output == "-" else f"; written to {output}"
     typer.echo(
         f"{len(scored.scores):,} rows, {int(scored.alarms.sum()):,} alarms at {scored.asked}{where}", err=True

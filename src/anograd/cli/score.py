@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from anograd import report
-from anograd.cli.app import Alpha, Budget, Data, Fdr, Model, check_output, chosen_rule, option
+from anograd.cli.answer import answered, one_answer
+from anograd.cli.app import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.data import names
+from anograd.decide import asked
 from anograd.detectors import load
 from anograd.labelled import read_features
 
@@ -27,11 +29,13 @@ def score(
     alpha: Alpha = None,
     fdr: Fdr = None,
     budget: Budget = None,
+    costs: Costs = None,
     label: Annotated[str | None, option("A column of a CSV or Parquet file to leave out.")] = None,
 ) -> None:
     """Score rows and write row, score, p_value and anomaly (0 or 1) to a CSV or Parquet file."""
-    rule = chosen_rule(alpha, fdr, budget)
+    rule = chosen_rule(alpha, fdr, budget, costs)
     check_output(output, data, "scores.csv")
+    one_answer(output)
     _check_ending(output)
     detector = load(model)
     X = read_features(data, label, getattr(detector, "feature_names_in_", None))
@@ -44,9 +48,11 @@ def score(
             sys.stdout.write(text)
     else:
         report.write_scores(output, rows, scores, p, alarms)
-    asked = ", ".join(f"{name} {value}" for name, value in rule.items())
+    found = {"rows": len(scores), "alarms": int(alarms.sum()), "rule": rule, "output": output}
+    if answered(found):
+        return
     where = "" if output == "-" else f"; written to {output}"
-    typer.echo(f"{len(scores):,} rows, {int(alarms.sum()):,} alarms at {asked}{where}", err=True)
+    typer.echo(f"{len(scores):,} rows, {int(alarms.sum()):,} alarms at {asked(rule)}{where}", err=True)
 
 
 def _check_ending(output: str) -> None:

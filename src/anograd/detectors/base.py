@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from platform import python_version
@@ -18,20 +19,22 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from anograd import store
 from anograd._version import __version__
-from anograd.checkpoint import grouped
-from anograd.data import Pixels, labels, number_of_rows, to_array
+from anograd.batches import in_batches, naming_the_batch
+from anograd.costs import Anomalies
+from anograd.data import labels, number_of_rows, to_array
 from anograd.decide import Calibration
-from anograd.detectors import checks
-from anograd.detectors.checks import is_number, plain
+from anograd.detectors import checks, golden, saved
+from anograd.detectors.checks import HandedIn, is_number
 from anograd.detectors.explaining import explained
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import Parts
+from anograd.detectors.precise import precise
 from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.detectors.split import Split, drawn
 from anograd.explain import Explanation
 from anograd.gradients.planning import parse_memory
+from anograd.ranks import gpu, together
 from anograd.spill import Rows
 from anograd.target import Target
 from anograd.train import Observer
@@ -39,7 +42,6 @@ from anograd.train import Observer
 ROUNDING = 1e-9
 SCORED_AT_ONCE = 512  # rows; enough to keep the kernels busy, small enough to stay in bounded memory
 MOST_USUAL = 512  # normal rows that tell what is usual
-OF_THE_PROCESS = ("progress", "checkpoint")  # parameters that a stored model says nothing of
 Floats = NDArray[np.float64]
 
 
@@ -58,10 +60,12 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     encoder_: Encoder
     calibration_: Calibration
     usual_: Tensor
+    made_up_: Tensor
     offset_: float
     n_features_in_: int
     split_: dict[str, int]
     fitted_by_: dict[str, str]  # when, and by which versions; {} for models saved before this was kept
+    rank_: int = 0  # of those that trained the network together; 0 saves
 
     # Constructor parameters that the shell itself reads; subclasses store them. Where a subclass has them,
     # it reads two more: `memory`, a bound on the rows in RAM, and `checkpoint`, a file that `save` removes.
@@ -152,7 +156,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             column named), no or too few normal rows, unlike shapes, unknown labels.
         """
         rows, split, seed = self._begin(X, y)
-        self._learn(rows, split, seed)
+        with naming_the_batch(*map(self.get_params(deep=False).get, ("batch_size", "checkpoint"))):
+            self._learn(rows, split, seed)
         return self._end(rows, split)
 
     def _begin(self, X: Any, y: Any) -> tuple[Rows, Split, int]:
@@ -169,11 +174,13 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         split = self._split(torch.from_numpy(known), seed)
         learned = split.learned(n)
         self.encoder_, rows = encode(self, X, learned, raw=raw, missing=self.missing, memory=self._memory())
+        self.rank_ = 0 if raw else together().rank
         return rows, split, seed
 
     def _end(self, rows: Rows, split: Split) -> Self:
         """Return the detector itself, which has learned, with what a verdict refers to."""
         some = rows.take(split.validation[:MOST_USUAL])
+        self.made_up_ = golden.made_up(self.encoder_.kind, some)
         self.usual_ = torch.from_numpy(self._batched(self._parts().read, [some])).mean(0)
         self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
         self.fitted_by_ = {
@@ -193,8 +200,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         memory = self.get_params(deep=False).get("memory")
         return sys.maxsize if memory is None else parse_memory(memory)
 
-    def _calibrate(self, pieces: Iterable[Tensor]) -> None:
-        self.calibration_ = Calibration(self._batched(self._score_batch, pieces))
+    def _calibrate(self, pieces: Iterable[Tensor], known: Anomalies | None = None) -> None:
+        self.calibration_ = Calibration(self._batched(self._score_batch, pieces), known)
         self.offset_ = -self._threshold()
 
     def _threshold(self) -> float:
@@ -203,17 +210,39 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         # The threshold is a row's own score: rounding must not decide on which side that row falls.
         return threshold + ROUNDING * max(1.0, abs(threshold))
 
-    def calibrate(self, X: Any) -> Self:
+    def calibrate(self, X: Any = None, *, anomalies: Any = None, prevalence: float | None = None) -> Self:
         """Return the detector itself with p values that refer to these normal rows; nothing is refitted.
 
         Parameters
         ----------
-        X : as for `fit`
-            Normal rows that `fit` has not seen, such as last week's.
+        X : as for `fit`, optional
+            Normal rows that `fit` has not seen, such as last week's. Left out, p values stay as they are.
+        anomalies : as for `fit`, optional
+            Known anomalies that `fit` has not seen, at least 10: ``detect(X, costs=...)`` then knows what
+            a line would miss. They stay when normal rows are given anew.
+        prevalence : float, optional
+            Share of anomalies among the rows to come; left out, their share among the rows given here.
+
+        Raises
+        ------
+        ValueError
+            Neither rows nor anomalies, too few anomalies, or no telling how common they are.
         """
         check_is_fitted(self)
-        self._calibrate(self._encode(X))
-        self.split_ = {**self.split_, "calibration": len(self.calibration_.scores)}
+        if X is None and anomalies is None:
+            raise ValueError("nothing was given to calibrate with: calibrate(normal_rows)")
+        odd = None if anomalies is None else self.anomaly_score(anomalies)
+        if odd is not None and prevalence is None and X is None:
+            raise ValueError(
+                "anomalies alone do not tell how common they are: calibrate(anomalies=rows, prevalence=0.01)"
+            )
+        if X is not None:
+            self._calibrate(self._encode(X), self.calibration_.anomalies)
+            self.split_ = {**self.split_, "calibration": len(self.calibration_.scores)}
+        if odd is not None:
+            share = len(odd) / (len(odd) + len(self.calibration_.scores))
+            known = Anomalies(odd, share if prevalence is None else prevalence)
+            self.calibration_ = replace(self.calibration_, anomalies=known)
         return self
 
     def anomaly_score(self, X: Any) -> Floats:
@@ -243,11 +272,17 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return self.calibration_.p_values(scores)
 
     def detect(
-        self, X: Any, *, alpha: float | None = None, fdr: float | None = None, budget: int | None = None
+        self,
+        X: Any,
+        *,
+        alpha: float | None = None,
+        fdr: float | None = None,
+        budget: int | None = None,
+        costs: tuple[float, float] | None = None,
     ) -> NDArray[np.bool_]:
         """Return which rows to raise an alarm for, (n,) bool, True = anomalous.
 
-        At most one of the three ways; none means ``alpha=0.05``. All can be changed without a refit.
+        At most one of the four ways; none means ``alpha=0.05``. All can be changed without a refit.
 
         Parameters
         ----------
@@ -258,9 +293,12 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             False-discovery rate: the share of false ones among the alarms (Benjamini-Hochberg).
         budget : int, optional
             The number of rows there is time to look at: those with the highest scores.
+        costs : pair of float, optional
+            What a false alarm and a miss cost, such as ``(1, 50)``: the line that costs least on average.
+            Wants known anomalies: ``calibrate(normal_rows, anomalies=odd_rows)``.
         """
         scores = self.anomaly_score(X)
-        return self.calibration_.detect(scores, alpha=alpha, fdr=fdr, budget=budget)
+        return self.calibration_.detect(scores, alpha=alpha, fdr=fdr, budget=budget, costs=costs)
 
     def explain(self, X: Any, *, normal: Any = None, patch: int = 4) -> Explanation:
         """Return why each row scores as it does: what columns or pixels, the loss and each layer contribute.
@@ -307,53 +345,12 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Parameters
         ----------
         folder : path
-            A new folder, or an earlier model's, which is replaced only when all is written.
+            A new folder, or an earlier model's, which is replaced only when all is written. Where torchrun
+            started several processes, those beside the first one write nothing.
         """
         check_is_fitted(self)
-        described, tensors = self._state()
-        encoder = self.encoder_
-        manifest = {
-            "detector": type(self).__name__,
-            "parameters": {
-                name: plain(value)
-                for name, value in self.get_params(deep=False).items()
-                if name not in OF_THE_PROCESS
-            },
-            "encoder": {
-                "kind": encoder.kind,
-                "shape": list(encoder.shape),
-                "pixels": encoder.pixels.to_state() if encoder.pixels is not None else None,
-            },
-            "features": self.n_features_in_,
-            "split": self.split_,
-            "fitted_by": self.fitted_by_,
-            "fitted": described,
-        }
-        kept = {"calibration/scores": torch.from_numpy(self.calibration_.scores.copy())}
-        store.write(folder, manifest, tensors | kept | {"usual/values": self.usual_}, encoder.table)
-        checkpoint = self.get_params(deep=False).get("checkpoint")
-        if checkpoint is not None:
-            Path(checkpoint).unlink(missing_ok=True)
-
-    @classmethod
-    def from_stored(cls, stored: store.Stored, target: Target | None, device: str | None) -> Self:
-        """Return the detector that a folder holds; `anograd.load` is the way to call it."""
-        manifest = stored.manifest
-        groups = grouped(stored.tensors)
-        parameters = manifest["parameters"] | ({"device": device} if device is not None else {})
-        detector = cls(**parameters)
-        encoder = manifest["encoder"]
-        pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
-        detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels)
-        detector.n_features_in_, detector.split_ = manifest["features"], manifest["split"]
-        detector.fitted_by_ = manifest.get("fitted_by", {})
-        if stored.table is not None and stored.table.names_in is not None:
-            detector.feature_names_in_ = np.array(stored.table.names_in, dtype=object)
-        detector._restore(manifest["fitted"], groups, target)
-        detector.usual_ = groups["usual"]["values"]
-        detector.calibration_ = Calibration(groups["calibration"]["scores"].numpy())
-        detector.offset_ = -detector._threshold()
-        return detector
+        if not self.rank_:
+            saved.save(self, folder)
 
     def _encode(self, X: Any) -> Iterable[Tensor]:
         """Return encoded rows piece by piece; several pieces only where `X` is a lazy frame."""
@@ -361,11 +358,13 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _batched(self, function: Callable[[Tensor], Tensor], pieces: Iterable[Tensor]) -> Floats:
         """Return what a function gives for batches of rows on the device, (n, ...) float64."""
-        device = self._device()
+        device, size = self._device(), self._at_once()
         found = []
         for piece in pieces:
-            batches = torch.split(piece, self._at_once())
-            found.append(torch.cat([function(batch.to(device)).double().cpu() for batch in batches]).numpy())
+            with precise(device):
+                values, size = in_batches(lambda rows: function(rows.to(device)), piece, size)
+            # The device is waited for once; not each has double precision.
+            found.append(values.cpu().double().numpy())
         return np.concatenate(found)
 
     def _at_once(self) -> int:
@@ -374,13 +373,13 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _device(self) -> torch.device:
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            return gpu() if torch.cuda.is_available() else torch.device("cpu")
         try:
-            device = torch.device(self.device)
+            device = gpu() if self.device == "cuda" else torch.device(self.device)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-            raise ValueError(
+            raise HandedIn(
                 f"device={self.device!r} is not to be had here; there is {', '.join(here)}: "
                 f"write device='auto' to take the best"
             ) from error

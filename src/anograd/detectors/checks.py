@@ -13,6 +13,10 @@ from sklearn.base import BaseEstimator
 from anograd.target import Target
 
 
+class HandedIn(ValueError):
+    """What was handed in along with a stored model, a network or a device, does not serve it."""
+
+
 def is_number(value: Any) -> bool:
     """Tell whether a parameter is a number, which a truth value is not."""
     return isinstance(value, Real) and not isinstance(value, bool)
@@ -81,6 +85,12 @@ def seed(random_state: Any) -> int:
         f"random_state={random_state!r}: give an int for the same result each time, a numpy RandomState or "
         f"Generator, or None"
     )
+
+
+def no_more_than(parts: int, tensors: int) -> None:
+    """Raise ValueError where a stored description names more parts of a network than it has tensors."""
+    if parts > tensors:
+        raise ValueError(f"a network of {parts:,} parts is described, but there are {tensors:,} tensors")
 
 
 def plain(value: Any) -> Any:

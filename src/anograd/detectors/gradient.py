@@ -285,11 +285,15 @@ class PostHocDetector(NetworkDetector):
         self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
         self.known_, self.columns_ = described["known"], described["columns"]
         self.sketch_ = Sketch(*described["sketch"])
+        stored = sum(value.numel() for group in tensors.values() for value in group.values())
+        if max(self.columns_) > stored:
+            raise ValueError(f"{max(self.columns_):,} columns are described, and {stored:,} numbers stored")
         self._restore_network(described["network"], tensors["weights"], target)
         self._settle()
         device = self._device()
         for name, group, columns in zip(("score_", "twin_"), ("score", "twin"), self.columns_, strict=True):
-            score = self._score(columns)
+            with torch.device("meta"):
+                score = self._score(columns)
             _set_buffers(score, tensors.get(group, {}))
             setattr(self, name, score.to(device))
         for name, group in (("references_", "reference"), ("twin_references_", "twin_reference")):
@@ -300,6 +304,8 @@ class PostHocDetector(NetworkDetector):
 
 def _set_buffers(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Set buffers whatever their shape was: how many rows a score keeps is known after its fit only."""
+    if unlike := set(state) ^ set(module.state_dict()):
+        raise ValueError(f"{type(module).__name__} and the stored score do not both have {', '.join(unlike)}")
     for path, value in state.items():
         owner, _, name = path.rpartition(".")
         setattr(module.get_submodule(owner), name, value)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from anograd.checkpoint import digest
 from anograd.detectors import checks
 from anograd.detectors.base import Detector
+from anograd.detectors.checks import HandedIn
 from anograd.losses import bce_with_logits, kl_divergence
 from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
 from anograd.target import Target
@@ -100,14 +101,23 @@ class NetworkDetector(Detector):
         self.network_ = network
         if network["kind"] == "adopted":
             if target is None:
-                raise ValueError(
+                raise HandedIn(
                     f"this detector was fitted on a network that was handed in ({network['class']}), which "
                     f"the folder does not rebuild: load it with target=Target.adopt(your_network, ...)"
                 )
             self.target = self.target_ = target
+            try:
+                target.module.load_state_dict(weights)
+            except RuntimeError as error:
+                raise HandedIn(
+                    f"the network that was handed in is not built as the one that this detector was fitted "
+                    f"on ({network['class']}): {error}"
+                ) from error
         else:
-            self.target_ = build(network, self.read, seed=0)[0]
-        self.target_.module.load_state_dict(weights)
+            checks.no_more_than(len(network.get("hidden", ())), len(weights))
+            with torch.device("meta"):  # takes no memory, whatever sizes the folder speaks of
+                self.target_ = build(network, self.read, seed=0)[0]
+            self.target_.module.load_state_dict(weights, assign=True)
         self.target_.module.to(self._device()).eval()
         if network["kind"] == "adopted":
             self.digest_ = self._fingerprint_of_network()

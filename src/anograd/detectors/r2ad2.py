@@ -33,6 +33,7 @@ from anograd.trajectory import TrajectoryPlan, build, describe, draw_holdout, tr
 KINDS = ("auto", "dense", "conv")
 ALARM_ROWS = 100_000  # normal rows that the alarm networks learn from, at most
 MOST_AT_ONCE = 2048  # rows scored at once; two threads are kept busy by no fewer
+PLAIN = ("network", "shape", "history", "kept_epoch", "weights_tried", "known")  # attributes stored as JSON
 NOISE_EXAMPLES = 10_000  # normal rows that permuted noise is made of, at most
 
 
@@ -373,28 +374,27 @@ class R2AD2(Detector):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = {f"scorer/{name}": value for name, value in self.scorer_.state_dict().items()}
-        for i, target in enumerate(self.targets_):
-            state = target.module.state_dict()
-            tensors |= {f"checkpoint{i}/{name}": value for name, value in state.items()}
+        for i, one in enumerate(target.module for target in self.targets_):
+            tensors |= {f"checkpoint{i}/{name}": value for name, value in one.state_dict().items()}
         tensors["holdout/rows"] = torch.from_numpy(self.holdout_)
-        sketch = [self.sketch_.size, self.sketch_.seed] if self.sketch_ is not None else None
-        described = {
-            "network": self.network_, "shape": self.shape_, "sketch": sketch, "known": self.known_,
-            "history": self.history_, "kept_epoch": self.kept_epoch_, "weights_tried": self.weights_tried_,
-        }  # fmt: skip
+        described = {"sketch": [self.sketch_.size, self.sketch_.seed] if self.sketch_ is not None else None}
+        described |= {name: getattr(self, f"{name}_") for name in PLAIN}
         return described, tensors
 
     def _restore(
         self, described: dict[str, Any], tensors: dict[str, dict[str, Tensor]], target: Target | None
     ) -> None:
-        self.network_, self.shape_ = described["network"], described["shape"]
-        self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
-        self.weights_tried_, self.known_ = described["weights_tried"], described["known"]
+        for name in PLAIN:
+            setattr(self, f"{name}_", described[name])
         self.sketch_ = Sketch(*described["sketch"]) if described["sketch"] is not None else None
         self.holdout_ = tensors["holdout"]["rows"].numpy()
-        self.targets_ = [build(self.network_, seed=0) for _ in range(self.shape_["checkpoints"])]
-        self.scorer_ = self._scorer(seed=0)
-        self._settle()
+        parts = [*self.widths, *self.network_.get("hidden", ())]
+        count = len(parts) + self.shape_["checkpoints"] + self.shape_["networks"]
+        checks.no_more_than(count, sum(map(len, tensors.values())))
+        with torch.device("meta"):
+            self.targets_ = [build(self.network_, seed=0) for _ in range(self.shape_["checkpoints"])]
+            self.scorer_ = self._scorer(seed=0)
         for i, built in enumerate(self.targets_):
-            built.module.load_state_dict(tensors[f"checkpoint{i}"])
-        self.scorer_.load_state_dict(tensors["scorer"])
+            built.module.load_state_dict(tensors[f"checkpoint{i}"], assign=True)
+        self.scorer_.load_state_dict(tensors["scorer"], assign=True)
+        self._settle()

@@ -9,6 +9,7 @@ from typing import Any
 from anograd.checkpoint import Keeper, digest
 from anograd.detectors.base import Detector
 from anograd.detectors.split import Split
+from anograd.ranks import together
 from anograd.spill import Rows
 
 # More epochs may be asked for; the seed that `random_state` gave counts in its place.
@@ -18,6 +19,8 @@ READ_AT_ONCE = 4096  # rows
 
 def keeper(detector: Detector, network: Mapping[str, Any], rows: Rows, split: Split, seed: int) -> Keeper:
     """Return what keeps the stages of a fit in the detector's `checkpoint`, or keeps nothing without one.
+
+    Where ranks train together its fingerprint tells whether they were given the same.
 
     Parameters
     ----------
@@ -35,9 +38,10 @@ def keeper(detector: Detector, network: Mapping[str, Any], rows: Rows, split: Sp
     """
     parameters = detector.get_params(deep=False)
     path = parameters["checkpoint"]
-    if path is None:
+    ranks = together()
+    if path is None and ranks.world == 1:
         return Keeper(None, "")
     told = {name: value for name, value in parameters.items() if name not in CHANGEABLE}
     pieces = (rows.take(slice(i, i + READ_AT_ONCE)) for i in range(0, len(rows), READ_AT_ONCE))
     parts = chain((split.train, split.validation, split.known), pieces)
-    return Keeper(path, digest([told, network, seed, list(rows.shape)], parts))
+    return Keeper(path, digest([told, network, seed, list(rows.shape)], parts), ranks)

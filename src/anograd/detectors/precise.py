@@ -1,0 +1,36 @@
+"""Single precision proper on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def precise(device: torch.device) -> Iterator[None]:
+    """Let convolutions on a GPU compute in float32 proper.
+
+    By default cuDNN may take TF32, which keeps three digits, and chooses anew for each size of a batch: a
+    row's score would depend on the rows beside it.
+
+    Parameters
+    ----------
+    device : torch.device
+        Nothing is done for any other than CUDA's.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # From 2.9 on torch asks for precision operation by operation, and refuses a mixture of both ways.
+    newer = getattr(torch.backends.cudnn, "conv", None)
+    owner, name, value = (
+        (newer, "fp32_precision", "ieee") if newer else (torch.backends.cudnn, "allow_tf32", False)
+    )
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

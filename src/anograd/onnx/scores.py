@@ -1,0 +1,110 @@
+"""What each detector makes of encoded rows, as a function of tensors that can be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from anograd.detectors import R2AD2, Detector, GradCon, GradNorm
+from anograd.detectors.gradient import PostHocDetector
+from anograd.features import Features
+from anograd.gradients.planning import plan
+from anograd.onnx.passes import check_rules, one_pass
+from anograd.represent import cosine
+from anograd.score import gradcon_score
+
+Score = Callable[[Tensor], Tensor]
+
+
+def score_of(detector: Detector, rows: Tensor) -> Score:
+    """Return the function from encoded rows to scores, (n,), high = anomalous.
+
+    Parameters
+    ----------
+    detector : Detector
+    rows : torch.Tensor, (n, ...)
+        A few encoded rows, to see how the network goes through its layers.
+
+    Raises
+    ------
+    ValueError
+        For a kind of detector that cannot be exported, or a layer that follows no rule of the engine.
+    """
+    if isinstance(detector, GradCon):
+        return _gradcon(detector, rows)
+    if isinstance(detector, R2AD2):
+        return _r2ad2(detector, rows)
+    if isinstance(detector, PostHocDetector):
+        return _post_hoc(detector, rows)
+    raise ValueError(
+        f"{type(detector).__name__} cannot be written as ONNX: GradCon, R2AD2 and the detectors of "
+        f"`anograd info` can"
+    )
+
+
+def _gradcon(detector: GradCon, rows: Tensor) -> Score:
+    target, reference = detector.target_, detector.reference_
+    planned = check_rules(plan(target, rows))
+
+    def score(x: Tensor) -> Tensor:
+        found = one_pass(target, planned, x, ("loss", "norm", "inner"), reference=reference)
+        assert found.loss is not None
+        return gradcon_score(found.loss, cosine(found, reference), detector.beta)
+
+    return score
+
+
+def _r2ad2(detector: R2AD2, rows: Tensor) -> Score:
+    real = next(detector.targets_[0].module.parameters()).dtype
+    planned = [check_rules(plan(target, rows.to(real))) for target in detector.targets_]
+    kind = "full" if detector.sketch_ is None else "sketch"
+
+    def score(x: Tensor) -> Tensor:
+        passes = [
+            one_pass(target, one, x.to(real), (kind,), sketch=detector.sketch_)
+            for target, one in zip(detector.targets_, planned, strict=True)
+        ]
+        gradients = torch.stack([getattr(found, kind) for found in passes], dim=1)
+        if detector.training != "published":
+            columns = [x.flatten(1).to(gradients)] if detector.columns else []
+            gradients = torch.cat([gradients.flatten(1), *columns], dim=1)
+        scores: Tensor = detector.scorer_(gradients)
+        return scores
+
+    return score
+
+
+def _post_hoc(detector: PostHocDetector, rows: Tensor) -> Score:
+    target, kind = detector.target_, detector.representation
+
+    def precise(x: Tensor) -> Tensor:
+        return x.to(detector.dtype_) if x.is_floating_point() else x
+
+    if isinstance(detector, GradNorm):  # whose gradient is a product of what the forward pass shows
+        return lambda x: detector.score_(detector._read(x))
+    planned = check_rules(plan(target, precise(rows)))
+
+    def read(x: Tensor) -> Features:
+        if kind == "cosine":
+            passes = [
+                one_pass(target, planned, x, ("loss", "norm", "inner"), reference=reference)
+                for reference in detector.references_
+            ]
+            cosines = [
+                cosine(found, reference)
+                for found, reference in zip(passes, detector.references_, strict=True)
+            ]
+            assert passes[0].loss is not None
+            return Features(passes[0].loss, torch.cat(cosines, dim=1))
+        unit = detector.unit and kind in ("sketch", "full")
+        found = one_pass(target, planned, x, ("loss", kind), sketch=detector.sketch_, unit=unit)
+        assert found.loss is not None
+        return Features(found.loss, getattr(found, kind))
+
+    def score(x: Tensor) -> Tensor:
+        scores: Tensor = detector.score_(read(precise(x)))
+        return scores
+
+    return score

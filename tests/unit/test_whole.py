@@ -1,0 +1,116 @@
+"""Files and folders that are there whole or not at all, and what a kill leaves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anograd import whole
+from anograd.whole import clear, filled_whole, write_whole
+
+fcntl = pytest.importorskip("fcntl")
+STRAY = f".name.{'0' * 32}"
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "scores.csv"
+    write_whole(path, b"earlier")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("anograd.whole.os.fsync", full)
+    with pytest.raises(OSError, match=r"scores.csv' was not written, nothing is half written: No space left"):
+        write_whole(path, b"later")
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "real" / "scores.csv")
+    write_whole(link, b"1")
+    assert link.is_symlink()
+    assert (tmp_path / "real" / "scores.csv").read_bytes() == b"1"
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no such device on this system")
+def test_a_device_is_written_to_and_not_replaced():
+    with pytest.raises(OSError, match="'/dev/full' was not written"):
+        write_whole("/dev/full", b"1")
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.parametrize("step", [True, False], ids=["in one step", "in two"])
+def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, step):
+    if not step:
+        monkeypatch.setattr(whole, "_exchanged", lambda one, other: False)
+    target = tmp_path / "deep" / "name"
+    for content in ("one", "two"):
+        with filled_whole(target) as fresh:
+            (fresh / "file").write_text(content)
+        assert (target / "file").read_text() == content
+        assert os.listdir(target.parent) == ["name"]
+
+
+def test_the_folder_is_there_at_every_moment(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    if not whole._exchanged(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("this disk cannot exchange two names")
+    target = tmp_path / "name"
+    code = (
+        "import sys; from pathlib import Path; from anograd.whole import filled_whole\n"
+        "while True:\n with filled_whole(Path(sys.argv[1])) as f: (f / 'file').write_text('x')"
+    )
+    with filled_whole(target) as fresh:
+        (fresh / "file").write_text("x")
+    source = str(Path(whole.__file__).parents[1])
+    with subprocess.Popen([sys.executable, "-c", code, str(target)], env={"PYTHONPATH": source}) as writer:
+        while not list(tmp_path.glob(".name.*")):
+            assert writer.poll() is None
+        seen = [(target / "file").exists() for _ in range(20_000)]
+        writer.send_signal(signal.SIGKILL)
+    assert all(seen)
+    clear(target)
+    assert not list(tmp_path.glob(".name.*"))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_kill_left_is_cleared_and_what_is_being_written_is_not(tmp_path, kind):
+    target, stray = tmp_path / "name", tmp_path / STRAY
+    other = tmp_path / ".name.of.mine"
+    other.touch()
+    if kind == "file":
+        stray.write_text("half")
+    else:
+        stray.mkdir()
+        (stray / "half").touch()
+    handle = os.open(stray, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as its writer does
+    write_whole(target, b"1")
+    assert stray.exists()
+    os.close(handle)  # as the system does for a process that was killed
+    write_whole(target, b"2")
+    assert sorted(tmp_path.iterdir()) == [other, target]
+
+
+def test_a_folder_that_lost_its_name_gets_it_back(tmp_path):
+    target, old = tmp_path / "name", tmp_path / (STRAY + ".old")
+    old.mkdir()
+    (old / "file").write_text("earlier")
+    (tmp_path / STRAY).mkdir()  # killed between the two renames of a disk that cannot exchange
+    clear(target)
+    assert (target / "file").read_text() == "earlier"
+    assert os.listdir(tmp_path) == ["name"]
+    target.rename(old)
+    target.mkdir()
+    clear(target)  # killed after them
+    assert os.listdir(tmp_path) == ["name"]
