@@ -35,8 +35,7 @@ class Scorer:
 
     Examples
     --------
-    >>> import pickle
-    >>> pickle.loads(pickle.dumps(Scorer("/shared/model", columns=("id",))))
+    >>> Scorer("/shared/model", columns=("id",))
     Scorer(model='/shared/model', alpha=0.05, columns=('id',))
     """
 
