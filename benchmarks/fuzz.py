@@ -1,8 +1,8 @@
 """Broken input for every reader: what crashes, runs, or takes without end.
 
-``python benchmarks/fuzz.py`` gives each reader some ten thousand inputs, drawn by atheris (libFuzzer) from a few whole
-files, with its eye on which lines of ours they reach; stored models are broken by hand, so that their checksums
-are right again. ``--runs 500 --only npy,folders`` gives fewer, and nothing is recorded.
+``python benchmarks/fuzz.py`` gives each reader some ten thousand inputs, drawn by atheris (libFuzzer) from a
+few whole files, with its eye on which lines of ours they reach; stored models and TOML files are broken by
+hand, and checksums made right again. ``--runs 500 --only npy,folders`` gives fewer, and nothing is recorded.
 
 An input may be read, or refused by an error of the documented types. Anything else is a finding: another
 exception, a process that ends, an audit event of a program that is started or a pickle that is opened, memory
@@ -12,6 +12,8 @@ beyond a bound, seconds beyond a bound.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -22,9 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +46,10 @@ FORBIDDEN = (
 )
 MEMORY = 3 * 2**30  # bytes that a process may come to hold
 SECONDS = 20.0  # that one input may take
-RUNS = {"npy": 30_000, "npz": 15_000, "csv": 15_000, "parquet": 10_000, "images": 20_000, "toml": 10_000,
-        "results": 10_000, "checkpoint": 5_000, "folders": 10_000}  # fmt: skip
+RUNS = {
+    "npy": 30_000, "npz": 15_000, "csv": 15_000, "parquet": 10_000, "images": 20_000, "toml": 10_000,
+    "configs": 5_000, "results": 10_000, "checkpoint": 5_000, "folders": 6_000,
+}  # fmt: skip
 
 
 # What is broken, and who reads it
@@ -84,10 +90,14 @@ def images() -> list[bytes]:
 
 def toml() -> list[bytes]:
     return [
-        b'seeds = [0, 1]\nseconds = 5.0\nresults = "a.jsonl"\n[detectors.mine]\ndetector = "gradcon"\nepochs = 3\n'
-        b'sweep = {alpha = [0.1, 0.2]}\n[[run]]\nprotocol = "adbench"\ndata = ["adbench/*"]\ndetectors = ["mine"]\n'
-        b"options = {known = 0.1}\n",
+        b'seeds = [0, 1]\nseconds = 5.0\nresults = "a.jsonl"\n[detectors.mine]\ndetector = "gradcon"\n'
+        b"epochs = 3\nsweep = {alpha = [0.1, 0.2]}\n[[run]]\n"
+        b'protocol = "adbench"\ndata = ["adbench/*"]\ndetectors = ["mine"]\noptions = {known = 0.1}\n',
         b'[[run]]\nprotocol = "one-class"\ndata = "mnist"\ndetectors = "gradcon"\n',
+        b'root = ".."\nfolder = "results"\n[labels]\na = "A"\n[[page]]\npath = "x.md"\n[[page.table]]\n'
+        b'name = "t"\nkind = "table"\nresults = ["r.jsonl"]\n',
+        b'detector = "r2ad2"\nseed = 3\n[fit]\nDATA = "x.csv"\noutput = "m"\nepochs = 5\n'
+        b'normal = ["a", "b"]\n[score]\nalpha = 0.1\nbudget = 5\n',
     ]
 
 
@@ -153,16 +163,26 @@ def reader(name: str, place: Path) -> Callable[[bytes], None]:
 
 
 def _toml(path: Path) -> Callable[[bytes], None]:
+    import typer
+
+    from anograd import cli
     from anograd.bench import pages, plan
+    from anograd.cli import config
+
+    commands = typer.main.get_command(cli.app).commands
+    readers = (
+        plan.read,
+        lambda path: pages.fill_pages(path, check=True),
+        lambda path: config.read(str(path), "fit", commands, typer.Context(commands["fit"])),
+    )
 
     def run(content: bytes) -> None:
         if b"entrants" in content:
             return  # names a module to import: a run file with it is a program, and is said to be one
         path.write_bytes(content)
-        try:
-            plan.read(path)
-        finally:
-            pages.fill_pages(path, check=True)
+        for read in readers:
+            with contextlib.suppress(*DOCUMENTED, config.Misused):
+                read(path)
 
     return run
 
@@ -176,6 +196,34 @@ def _kept(name: str, path: Path) -> Callable[[bytes], None]:
         lines.read(path) if name == "results" else read_state(path, "")
 
     return run
+
+
+def configs(runs: int, seed: int, place: Path) -> None:
+    """Read run files and command files in which a few values were changed."""
+    read, draw = _toml(place / "x.toml"), random.Random(seed)
+    whole = [tomllib.loads(content.decode()) for content in toml()]
+    read(b"seeds = [0]")  # what is imported on first use is not the input's doing
+
+    def one(asked: dict[str, Any]) -> None:
+        changed = copy.deepcopy(asked)
+        for _ in range(draw.randint(1, 3)):
+            change_value(changed, draw)
+        read("\n".join(f"{json.dumps(key)} = {_as_toml(value)}" for key, value in changed.items()).encode())
+
+    watch = Watch(one, place / "told.json")
+    for _ in range(runs):
+        watch(draw.choice(whole))
+    watch.tell()
+
+
+def _as_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return (
+            "{" + ", ".join(f"{json.dumps(str(key))} = {_as_toml(one)}" for key, one in value.items()) + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_as_toml, value)) + "]"
+    return json.dumps("" if value is None else value)
 
 
 # How
@@ -201,6 +249,7 @@ class Watch:
         self.forbidden.clear()
 
     def __call__(self, content: Any) -> None:
+        """Give one input."""
         began = time.monotonic()
         self.inputs += 1
         try:
@@ -259,10 +308,8 @@ def fuzz(name: str, runs: int, seed: int, place: Path) -> None:
     for path in sorted(corpus.iterdir()):  # what is imported on first use is not the input's doing
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
+            with contextlib.suppress(*DOCUMENTED):
                 read(path.read_bytes())
-            except DOCUMENTED:
-                pass
     watch = Watch(read, place / "told.json")
     words = ["fuzz", str(corpus), f"-runs={runs}", f"-seed={seed + 1}", "-max_len=4096", "-rss_limit_mb=6000",
              f"-artifact_prefix={place}/", "-timeout=120"]  # fmt: skip
@@ -289,16 +336,13 @@ def break_folders(runs: int, seed: int, place: Path) -> None:
 
     torch.set_num_threads(1)
     frame = polars.DataFrame({"a": np.linspace(0, 1, 40), "b": ["x", "y"] * 20})
+    images = np.random.default_rng(0).random((20, 1, 6, 6))
     models: list[Path] = []
-    for kind in (ag.GradCon, ag.R2AD2, ag.GradNeighbours, ag.GradScoreTest, ag.GradNorm):
-        models.append(place / kind.__name__)
-        kind(epochs=1, random_state=0).fit(frame).save(models[-1])
-    ag.GradCon(epochs=1, random_state=0).fit(np.random.default_rng(0).random((20, 1, 6, 6))).save(
-        place / "images"
-    )
-    models.append(place / "images")
-    for model in models:
-        ag.load(model).anomaly_score(frame if model.name != "images" else np.zeros((1, 1, 6, 6)))
+    for kind in (ag.GradCon, ag.R2AD2, ag.GradNeighbours, ag.GradScoreTest, ag.GradNorm, ag.GradCon):
+        rows = images if models and kind is ag.GradCon else frame
+        models.append(place / f"{len(models)}")
+        kind(epochs=1, random_state=0).fit(rows).save(models[-1])
+        ag.load(models[-1]).anomaly_score(rows)
     draw = random.Random(seed)
     folder = place / "broken"
 
@@ -329,7 +373,7 @@ def break_folders(runs: int, seed: int, place: Path) -> None:
     watch.tell()
 
 
-ODD: list[Any] = [None, True, -1, 0, 1, 2, 10**9, 10**30, 1.5, -1e308, float("nan"), "", "x", "../x", "cuda", "meta",
+ODD: list[Any] = [None, True, -1, 0, 1, 2, 10**9, 10**30, 1.5, -1e308, float("nan"), "", "x", "../x", "meta",
                   [], [[]], [0], [10**9, 10**9], {}, {"a": 1}, "os.system", [1] * 1000]  # fmt: skip
 
 
@@ -343,13 +387,16 @@ def change_value(listing: Any, draw: random.Random) -> None:
             places.append((node, key))
             if isinstance(node[key], dict | list):
                 waiting.append(node[key])
+    if not places:
+        return
     owner, key = draw.choice(places)
+    odd = copy.deepcopy(draw.choice(ODD))
     if draw.random() < 0.2:
         del owner[key]
     elif draw.random() < 0.2 and isinstance(owner, dict):
-        owner[draw.choice(["forward", "checkpoint", "progress", "__class__", "x"])] = draw.choice(ODD)
+        owner[draw.choice(["forward", "checkpoint", "progress", "__class__", "x"])] = odd
     else:
-        owner[key] = draw.choice(ODD)
+        owner[key] = odd
 
 
 def change_bytes(content: bytes, draw: random.Random) -> bytes:
@@ -379,7 +426,10 @@ def main() -> None:
     given = options.parse_args()
     names = given.only.split(",")
     if given.worker is not None:
-        work = break_folders if names == ["folders"] else lambda *words: fuzz(names[0], *words)
+        by_hand = {"folders": break_folders, "configs": configs}
+        if names[0] in by_hand:  # what reads tables reserves far more than it takes
+            resource.setrlimit(resource.RLIMIT_AS, (3 * MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        work = by_hand.get(names[0]) or partial(fuzz, names[0])
         work(given.runs, given.seed, given.worker)
         return
     bad = False

@@ -2,10 +2,7 @@
 
 import importlib
 import io
-import struct
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -17,8 +14,9 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 WANTED = "x.npy, x.npz:key, x.csv, x.parquet, or a folder of images (png, jpg, jpeg, bmp, webp, tif)"
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
-# What the readers below raise on a damaged file; a missing file has been dealt with before.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
+# What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
+# NumPy reads headers with. A missing file has been dealt with before.
+BROKEN = (Exception,)
 
 
 def read(source: str | Path) -> Any:
