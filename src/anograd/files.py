@@ -88,7 +88,7 @@ def scan(source: str | Path) -> Any:
     try:
         table = polars.scan_parquet(path, glob=False)
         table.collect_schema()  # a file that is cut short shows here
-    except (polars.exceptions.PolarsError, *BROKEN) as error:
+    except (polars.exceptions.PanicException, *BROKEN) as error:
         raise _damaged(path, error) from error
     return table
 
@@ -134,7 +134,7 @@ def _read_table(path: Path) -> Any:
         if path.suffix.lower() == ".parquet":
             return polars.read_parquet(path, glob=False)
         return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
-    except (polars.exceptions.PolarsError, *BROKEN) as error:
+    except (polars.exceptions.PanicException, *BROKEN) as error:
         raise _damaged(path, error) from error
 
 
@@ -146,7 +146,7 @@ def _read_stream(stream: BinaryIO, name: str) -> Any:
         raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
     try:
         return polars.read_csv(io.BytesIO(content), infer_schema_length=None)
-    except (polars.exceptions.PolarsError, *BROKEN) as error:
+    except (polars.exceptions.PanicException, *BROKEN) as error:
         raise ValueError(
             f"{name} could not be read as CSV: {_line(error)}; a line of names comes first"
         ) from error
