@@ -18,6 +18,7 @@ from anograd.train import Observer
 
 ATTEMPTS = 3  # at a part whose process dies
 Batch = dict[str, Any]
+FOUND = ("name", "rows", "alarms", "error")  # of a part
 AT_MOST = 5  # failures told of
 
 
@@ -110,14 +111,14 @@ class _Actor:
     def __call__(self, batch: Batch) -> Batch:
         """Return what became of the one part that a batch names."""
         part = Part(*(str(batch[name][0]) for name in ("name", "source", "output")))
-        found = {"name": [part.name], "rows": [0], "alarms": [0], "error": [""]}
+        rows, alarms, wrong = 0, 0, ""
         try:
             _attempt(part)
             done = parts.score_part(self.scorer, part)
-            found |= {"rows": [done.rows], "alarms": [done.alarms]}
+            rows, alarms = done.rows, done.alarms
         except (ValueError, TypeError, OSError, MemoryError) as error:
-            found["error"] = [" ".join(str(error).split()) or type(error).__name__]
-        return found
+            wrong = " ".join(str(error).split()) or type(error).__name__
+        return dict(zip(FOUND, ([part.name], [rows], [alarms], [wrong]), strict=True))
 
 
 def _attempt(part: Part) -> None:
@@ -145,11 +146,9 @@ def _scored(ray: Any, scorer: Scorer, todo: list[Part], workers: int | None) -> 
     dataset = dataset.map_batches(
         _Actor, fn_constructor_args=(scorer,), batch_size=None, compute=pool, num_cpus=1
     )
-    for found in dataset.iter_rows():
-        if found["error"]:
-            yield f"{found['name']}: {found['error']}"
-        else:
-            yield Done(found["name"], int(found["rows"]), int(found["alarms"]))
+    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
+        for name, rows, alarms, error in zip(*(batch[of] for of in FOUND), strict=True):
+            yield f"{name}: {error}" if error else Done(str(name), int(rows), int(alarms))
 
 
 @contextmanager
