@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tables_bench
+import tables_costs
 import tables_deletion
 import tables_gradient
 import tables_published
@@ -131,6 +132,7 @@ TABLES = {
     **tables_gradient.TABLES,
     **tables_score_test.TABLES,
     **tables_bench.TABLES,
+    **tables_costs.TABLES,
     **tables_deletion.TABLES,
     **tables_published.TABLES,
 }
