@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := .venv-demo
+DEMO := env
 PINNED := -c constraints.txt
 SOURCES := $(shell find src/anograd -type f -not -name '*.pyc')
 
@@ -22,12 +22,15 @@ RECENT = import sys; \
 	sys.version_info >= (3, 11) or sys.exit( \
 	f"anograd needs Python 3.11 or newer and this is {sys.version.split()[0]}: make PYTHON=python3.11")
 
-.PHONY: help demo test check lint docs links bench-engine tables clean
+.PHONY: help install demo test check lint docs links bench-engine tables clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
-demo: $(DEMO)/.installed ## install anograd into a venv of its own, find odd digits and malignant rows, draw them in demo/
+install: $(DEMO)/.installed ## install anograd into a venv of its own: env/bin/anograd
+	@echo 'anograd is installed: . $(DEMO)/bin/activate, then anograd --help'
+
+demo: $(DEMO)/.installed ## install anograd as above, find odd digits and malignant rows, draw them in demo/
 	$(DEMO)/bin/anograd demo -o demo/
 
 test: $(VENV)/.installed ## run all tests; make test PYTEST_ARGS="-m 'not slow'"

@@ -12,6 +12,7 @@ import warnings
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import record
 from anograd import R2AD2
@@ -25,7 +26,7 @@ OTHERS = ("creditcard", "nsl_kdd")
 SEEDS, DRAWS, ROWS = (0, 1), 30, 2000
 LEARNED, CALIBRATED, LEFT, TO_LEARN_FROM = 6000, 1000, 10_000, 20
 PREVALENCES, MISSES, LABELLED = (0.005, 0.02, 0.1), (1, 10, 50, 200), (10, 20, 50)
-Scores = np.ndarray
+Scores = NDArray[np.float64]
 
 
 def scored(name: str, seed: int) -> tuple[Scores, Scores, Scores]:
@@ -43,7 +44,7 @@ def scored(name: str, seed: int) -> tuple[Scores, Scores, Scores]:
     return tuple(detector.anomaly_score(loaded.rows[part]) for part in parts)
 
 
-def cost(alarms: Scores, odd: Scores, miss: float) -> float:
+def cost(alarms: NDArray[np.bool_], odd: NDArray[np.bool_], miss: float) -> float:
     return float((alarms & ~odd).sum() + miss * (~alarms & odd).sum())
 
 
@@ -76,9 +77,9 @@ def measured(
 def main() -> None:
     warnings.simplefilter("ignore")  # too few calibration rows for a level
     torch.set_num_threads(1)
-    adbench = [f"adbench/{name}" for name in (*DEVELOPED, *REPORTED)]
-    for name in (*adbench, *OTHERS):
-        for seed in SEEDS:
+    reported, developed = ([f"adbench/{name}" for name in names] for names in (REPORTED, DEVELOPED))
+    for seed in SEEDS:
+        for name in (*OTHERS, *reported, *developed):
             if record.done("cost_rules", {"data": name, "seed": seed}):
                 continue
             scores = scored(name, seed)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tables_bench
+import tables_costs
 import tables_deletion
 import tables_gradient
 import tables_published
@@ -81,6 +82,31 @@ def training() -> str:
     return "\n\n".join([markdown(("network", "training", "s an epoch", "times plain"), rows), origin(lines)])
 
 
+def gpu() -> str:
+    """Scoring and training on a GPU, where one was measured."""
+    lines = latest("gpu", ("device", "part", "case", "rows"))
+    if not lines:
+        return "Not measured yet: no GPU was at hand."
+    told = {
+        "scoring": ("times_forward_backward", "times forward + backward"),
+        "training": ("times_plain", "times a plain epoch"),
+        "ten classes": ("minutes_for_1000_epochs", "minutes for 1000 epochs, by the time of 12"),
+        "1000 epochs": ("minutes_for_1000_epochs", "minutes for 1000 epochs, measured"),
+        "equality": ("largest_difference", "largest difference of scores between CPU and GPU"),
+    }
+    rows = []
+    for line in lines:
+        field, name = told[line["part"]]
+        beside = {
+            "scoring": f"{line.get('published_times_anograd')} times as fast as the published loop",
+            "ten classes": f"{line.get('in_turn_times_together')} times as fast as in turn",
+        }.get(line["part"], "")
+        rows.append(
+            [line["device"], line["case"], line.get("rows", ""), f"{name}: {line[field]:.3g}", beside]
+        )
+    return "\n\n".join([markdown(("GPU", "case", "rows at once", "", ""), rows), origin(lines)])
+
+
 def false_alarms() -> str:
     """Measured false-alarm rate beside its binomial interval."""
     lines = latest("false_alarms", ("n", "alpha"))
@@ -102,11 +128,13 @@ TABLES = {
     "images": images,
     "engine": engine,
     "training": training,
+    "gpu": gpu,
     "false-alarms": false_alarms,
     **tables_r2ad2.TABLES,
     **tables_gradient.TABLES,
     **tables_score_test.TABLES,
     **tables_bench.TABLES,
+    **tables_costs.TABLES,
     **tables_deletion.TABLES,
     **tables_verdicts.TABLES,
     **tables_service.TABLES,

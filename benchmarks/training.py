@@ -18,7 +18,7 @@ import record
 from anograd import Target
 from anograd.constraint import RunningMean
 from anograd.networks import ConvAutoencoder
-from anograd.train import TrainingPlan, adam, seeded, step
+from anograd.train import TrainingPlan, adam, lay_out, seeded, step
 
 PUBLISHED = "the same, layer by layer as published"
 OURS = "GradCon's constraint"
@@ -30,6 +30,8 @@ def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:
     """Return one epoch of training, done one of three ways."""
     with seeded(0):
         net = ConvAutoencoder(channels, 28, 28).to(x.device)
+    if way == OURS:
+        lay_out(net, torch.channels_last)
     target = Target.adopt(net, layers="up.*.weight")
     plain_adam = torch.optim.Adam(net.parameters(), lr=1e-3)
     optimizer = adam(net, 1e-3) if way == OURS else plain_adam

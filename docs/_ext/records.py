@@ -1,4 +1,4 @@
-"""The records of all detectors as Markdown, put in place of ``<!-- records -->`` when a page is read."""
+"""The records of all detectors and the options of all commands as Markdown, put where a page asks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from anograd.cli import FUNCTIONS
+from anograd.cli.schema import schema
 from anograd.detectors import DETECTORS, Detector
 
-MARK = "<!-- records -->"
+MARK, COMMANDS = "<!-- records -->", "<!-- commands -->"
 HEADS = {"differences": "How it differs from the paper", "limits": "When not to use it"}
 
 
@@ -34,9 +36,32 @@ def record(detector: type[Detector]) -> str:
     return "\n\n".join(lines)
 
 
+def commands() -> str:
+    """Return a section for each command: what it does, its arguments and options."""
+    parts = []
+    for name, function in FUNCTIONS.items():
+        words = (function.__doc__ or "").partition("\n")[0]
+        rows = [
+            f"| `{', '.join(key.flags) or key.key.upper()}` | {key.info.help} | {_default(key.default)} |"
+            for key in schema(function)
+        ]
+        parts += [
+            f"### anograd {name}",
+            words,
+            "\n".join(["| option | what it is | default |", "| --- | --- | --- |", *rows]),
+        ]
+    return "\n\n".join(parts)
+
+
+def _default(value: object) -> str:
+    return "" if value is None or value is False else f"`{value}`"
+
+
 def put_in_place(app: Sphinx, page: str, source: list[str]) -> None:
-    """Replace the mark by the records."""
-    source[0] = source[0].replace(MARK, records())
+    """Replace the marks by what they stand for."""
+    for mark, made in ((MARK, records), (COMMANDS, commands)):
+        if mark in source[0]:
+            source[0] = source[0].replace(mark, made())
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -54,11 +54,11 @@ def collect(X: Any) -> Any:
     ValueError
         What it is made from could not be read, or has no such column.
     """
-    from polars.exceptions import PolarsError
+    from polars.exceptions import PanicException, PolarsError
 
     try:
         return X.collect()
-    except PolarsError as error:
+    except (PanicException, PolarsError) as error:  # a panic is no Exception
         raise ValueError(
             f"the lazy frame could not be read, its file is damaged or its query is wrong: {error}"
         ) from error

@@ -2,10 +2,7 @@
 
 import importlib
 import io
-import struct
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -17,8 +14,9 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 WANTED = "x.npy, x.npz:key, x.csv, x.parquet, or a folder of images (png, jpg, jpeg, bmp, webp, tif)"
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
-# What the readers below raise on a damaged file; a missing file has been dealt with before.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error, struct.error)
+# What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
+# NumPy reads headers with. A missing file has been dealt with before.
+BROKEN = (Exception,)
 
 
 def read(source: str | Path) -> Any:
@@ -90,7 +88,7 @@ def scan(source: str | Path) -> Any:
     try:
         table = polars.scan_parquet(path, glob=False)
         table.collect_schema()  # a file that is cut short shows here
-    except (polars.exceptions.PolarsError, *BROKEN) as error:
+    except (polars.exceptions.PanicException, *BROKEN) as error:
         raise _damaged(path, error) from error
     return table
 
@@ -136,7 +134,7 @@ def _read_table(path: Path) -> Any:
         if path.suffix.lower() == ".parquet":
             return polars.read_parquet(path, glob=False)
         return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
-    except (polars.exceptions.PolarsError, *BROKEN) as error:
+    except (polars.exceptions.PanicException, *BROKEN) as error:
         raise _damaged(path, error) from error
 
 
@@ -148,7 +146,7 @@ def _read_stream(stream: BinaryIO, name: str) -> Any:
         raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
     try:
         return polars.read_csv(io.BytesIO(content), infer_schema_length=None)
-    except (polars.exceptions.PolarsError, *BROKEN) as error:
+    except (polars.exceptions.PanicException, *BROKEN) as error:
         raise ValueError(
             f"{name} could not be read as CSV: {_line(error)}; a line of names comes first"
         ) from error

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from anograd.data import Array, collect, is_frame, is_lazy, labels, number_of_rows, read, rows_at, scan
 
 SHOWN = 20
+MOST_COUNTED = 1000  # values, where somebody took a column of numbers for labels
 
 
 def read_labelled(
@@ -52,9 +53,13 @@ def read_labelled(
     there.sort(key=lambda value: (type(value).__name__, value))
     if not normal:
         if not (set(there) <= {0, 1} or set(there) <= {-1, 1}):
+            most = there[
+                int(np.argmax([np.sum(np.asarray(values == value)) for value in there[:MOST_COUNTED]]))
+            ]
             raise ValueError(
                 f"{label!r} holds {_listed(there)}; where labels are not 0 and 1 (1 is a known anomaly) or "
-                f"+1 and -1 (-1 is one), say which are normal: --normal VALUE, such as --normal {there[0]}"
+                f"+1 and -1 (-1 is one), say which are normal: --normal VALUE, such as --normal {most}, "
+                "which most rows have"
             )
         return X, np.asarray(values)
     for text in normal:

@@ -26,6 +26,7 @@ Weights = dict[str, Tensor]  # by parameter name, networks first: (m, ...)
 class _Learner:
     """One of the networks: its rows' numbers among all rows, and what its training has reached."""
 
+    name: str
     rows: Tensor
     validation: Tensor
     seed: int
@@ -181,17 +182,20 @@ def train_together(
     Raises
     ------
     FloatingPointError
-        When a loss stops being a number.
+        When a loss stops being a number; networks are counted from 0.
     """
     every = torch.cat([*rows, *validations])
     numbers = torch.split(torch.arange(len(every)), [len(one) for one in (*rows, *validations)])
     optimizer = adam(nn.ModuleList(target.module for target in targets), plan.learning_rate)
     learners = [
-        _Learner(own, held, seed, TrainingState(target, optimizer, RunningMean(target, plan.averaging)), tell)
-        for target, own, held, seed, tell in zip(
-            targets, numbers[: len(rows)], numbers[len(rows) :], seeds, observers, strict=True
+        _Learner(
+            f"network {i}'s ", own, held, seed,
+            TrainingState(target, optimizer, RunningMean(target, plan.averaging)), tell,
         )
-    ]
+        for i, (target, own, held, seed, tell) in enumerate(
+            zip(targets, numbers[: len(rows)], numbers[len(rows) :], seeds, observers, strict=True)
+        )
+    ]  # fmt: skip
     # Those with the most batches first, so that at each step the first ones are those that still have one.
     going_on = sorted(learners, key=lambda one: -len(one.rows))
     epoch = 0
@@ -203,7 +207,7 @@ def train_together(
             reports = _run_epoch(stack, every, optimizer, epoch), _validate(stack, every, held)
             for learner, trained, validated in zip(going_on, *reports, strict=True):
                 report = trained | {f"validation_{name}": value for name, value in validated.items()}
-                check_loss("", report["loss"], epoch, plan.learning_rate)
+                check_loss(learner.name, report["loss"], epoch, plan.learning_rate)
                 learner.state.epoch = epoch
                 learner.state.note(report, plan.keep)
                 learner.observe("epoch", {"epoch": epoch, "epochs": plan.epochs, **report})

@@ -233,7 +233,7 @@ def train(
     """
     ranks = together()
     # Convolutions need fewer copies then: measured, an eighth off each step of an image network.
-    _lay_out(target.module, torch.channels_last)
+    lay_out(target.module, torch.channels_last)
     optimizer = adam(target.module, plan.learning_rate)
     state = TrainingState(target, optimizer, RunningMean(target, plan.averaging))
     path = Path(checkpoint) if checkpoint is not None else None
@@ -254,7 +254,7 @@ def train(
         observe("epoch", {"epoch": state.epoch, "epochs": plan.epochs, **report})
     target.module.load_state_dict(state.best_weights)
     # Contiguous, as it will be when loaded: the layout decides how a product is rounded.
-    _lay_out(target.module, torch.contiguous_format)
+    lay_out(target.module, torch.contiguous_format)
     target.module.eval()
     target.module.zero_grad(set_to_none=True)
     reference = {name: mean.contiguous() for name, mean in state.best_reference.items()}
@@ -263,7 +263,7 @@ def train(
     return Trained(reference, state.history, state.best_epoch)
 
 
-def _lay_out(module: nn.Module, order: torch.memory_format) -> None:
+def lay_out(module: nn.Module, order: torch.memory_format) -> None:
     """Let the kernels of two-dimensional convolutions lie in this order."""
     for parameter in module.parameters():
         if parameter.ndim == 4:

@@ -47,7 +47,8 @@ def test_fit_score_info_on_arrays(place, tmp_path):
     ]
     last = "epoch 2 kept, of 2; the last one was the best, so more --epochs may help"
     assert lines[2] in ("epoch 1 kept, of 2", last)
-    assert lines[3:] == ["the smallest reachable p value is 0.05 (1 / 20)", f"saved to {model}"]
+    assert lines[3] == "the smallest reachable p value is 0.05 (1 / 20)"
+    assert lines[4].startswith(f"saved to {model}; next: anograd report {model} NEW -o report.html")
     assert [path.name for path in model.parent.iterdir()] == ["model"]
     assert str(tmp_path) not in (model / "manifest.json").read_text()
     told = works("score", model, place / "x.npz:x", "-o", scores, "--alpha", 0.1)

@@ -105,7 +105,7 @@ def test_an_unseen_category_has_a_finite_score(place, table_model, tmp_path):
     [
         ("x.csv", ["class", "--normal", "7"], "--normal 7 does not occur in 'class', which holds 0, 1, 2"),
         ("x.csv", ["class"], "'class' holds 0, 1, 2; where labels are not 0 and 1 (1 is a known anomaly)"),
-        ("x.csv", ["maker"], "say which are normal: --normal VALUE, such as --normal abel"),
+        ("x.csv", ["maker"], "say which are normal: --normal VALUE, such as --normal "),
         ("x.csv", ["kind"], "has no column 'kind', it has 'size', 'maker', 'class'; --label takes one of"),
         ("x.npy", ["few.npy"], "have the shape (3,), but"),
         ("x.npy", ["none.npy"], "there is no file or folder"),

@@ -112,12 +112,12 @@ def test_an_interrupted_fit_of_two_stages_goes_on(place, tmp_path, monkeypatch, 
 
 
 def test_a_full_disk_loses_nothing_that_was_trained(place, tmp_path, monkeypatch):
-    def full(handle: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     partial = tmp_path / "model.partial"
     with monkeypatch.context() as patch:
-        patch.setattr("anograd.store.os.fsync", full)
+        patch.setattr("anograd.store.Path.write_bytes", full)
         line = fails("fit", place / "x.parquet", "-o", tmp_path / "model", *LABEL, *R2AD2)
     assert "No space left on device" in line
     assert f"what was trained is kept in '{partial}': the same command goes on from there" in line

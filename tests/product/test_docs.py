@@ -12,6 +12,8 @@ import torch
 from docs import pages
 from docs._ext import records
 
+from anograd.cli import FUNCTIONS
+from anograd.cli.schema import schema
 from anograd.detectors import DETECTORS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,3 +77,12 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(cells) >= 4
     for number, cell in enumerate(cells, 1):
         exec(compile(cell, f"cell {number}", "exec"), shared)
+
+
+def test_the_page_of_commands_tells_every_option() -> None:
+    text = (pages.DOCS / "guide" / "commands.md").read_text(encoding="utf-8")
+    assert records.COMMANDS in text
+    said = records.commands()
+    for name, function in FUNCTIONS.items():
+        assert f"### anograd {name}\n" in said
+        assert all(flag in said for key in schema(function) for flag in key.flags)

@@ -259,7 +259,7 @@ def test_an_earlier_page_survives_a_failure(table, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("anograd.report.os.fsync", full)
+    monkeypatch.setattr("anograd.whole.os.fsync", full)
     done = call("report", table / "model", table / "new.parquet", "--top", 1, "-o", output)
     assert done.exit_code == 1
     assert "No space left" in done.stderr

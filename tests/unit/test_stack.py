@@ -151,6 +151,14 @@ def test_wrong_numbers_of_detectors_and_tables() -> None:
         ag.fit_together([one, one], [rows, rows])
 
 
+def test_a_loss_that_explodes_is_told_of_with_its_network() -> None:
+    tables = [TABLES[0], TABLES[1] * 1e20]
+    with pytest.raises(
+        FloatingPointError, match=r"the network 1's training loss became (nan|inf) in epoch \d+"
+    ):
+        train_together([dense(0), dense(1)], tables, HELD[:2], plan(), seeds=[0, 1], observers=[silent] * 2)
+
+
 def test_stacked_image_networks_take_one_pass_for_all() -> None:
     """The work that a step starts grows far slower than the networks: that is what stacking is for."""
     from torch.utils._python_dispatch import TorchDispatchMode

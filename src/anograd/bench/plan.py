@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ EXAMPLE = '[[run]] protocol = "adbench", data = ["adbench/*"], detectors = ["r2a
 TOP = ("results", "seeds", "run", "detectors", "seconds", "entrants")
 RUN = ("protocol", "data", "detectors", "seeds", "options")
 SECONDS = 1800.0
+MOST_CELLS, SPLIT = 100_000, "write fewer, or several run files"
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,17 @@ def read(path: Path) -> Plan:
         raise FileNotFoundError(f"there is no run file {str(path)!r}; write one, such as {EXAMPLE}")
     try:
         asked = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is no TOML: {error}") from error
     try:
         return _plan(path, asked)
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"{str(path)!r}: a word has a value of another kind than it may have ({error}); see "
+            f"docs/bench.md, or write {EXAMPLE}"
+        ) from error
 
 
 def _plan(path: Path, asked: dict[str, Any]) -> Plan:
@@ -153,6 +160,8 @@ def _plan(path: Path, asked: dict[str, Any]) -> Plan:
                     unsuited[why] = None
                 else:
                     cells[json.dumps(cell.line(), sort_keys=True)] = cell
+                if len(cells) > MOST_CELLS:
+                    raise ValueError(f"more than {MOST_CELLS:,} cells are asked for: {SPLIT}")
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     results = path.parent / asked.get("results", f"{path.stem}.jsonl")
@@ -204,6 +213,8 @@ def _matching(patterns: Sequence[str]) -> Iterator[str]:
 def _crossed(options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield every combination of options, a list standing for each of its values in turn."""
     choices = {word: _listed(value) for word, value in options.items()}
+    if (count := math.prod(map(len, choices.values()))) > MOST_CELLS:
+        raise ValueError(f"{count:,} combinations of {', '.join(choices)} are asked for: {SPLIT}")
     for values in itertools.product(*choices.values()):
         yield dict(zip(choices, values, strict=True))
 

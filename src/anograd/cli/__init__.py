@@ -1,6 +1,7 @@
 """The command line: ``anograd fit``, ``score`` and the other commands, each in a file of its name."""
 
 import os
+from collections.abc import Callable
 
 # Before torch loads: threads that spin while they wait make small networks far slower on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -31,16 +32,13 @@ except ImportError as error:
 except KeyboardInterrupt:  # loading takes a second or two
     raise SystemExit(130) from None
 
-command(app, fit.fit, "fit")
-command(app, score.score, "score")
-command(app, explain.explain, "explain")
-command(app, calibrate.calibrate, "calibrate")
-command(app, evaluate.evaluate, "evaluate")
-command(app, report_.report_, "report")
-command(app, info.info, "info", config=False)
-command(app, export.export, "export")
-command(app, serve.serve, "serve", json=False)
-command(app, demo.demo, "demo", config=False)
+FUNCTIONS: dict[str, Callable[..., None]] = {
+    "fit": fit.fit, "score": score.score, "explain": explain.explain, "calibrate": calibrate.calibrate,
+    "evaluate": evaluate.evaluate, "report": report_.report_, "serve": serve.serve, "info": info.info,
+    "export": export.export, "demo": demo.demo,
+}  # fmt: skip
+for name, function in FUNCTIONS.items():
+    command(app, function, name, config=name not in ("info", "demo"), json=name != "serve")
 app.add_typer(bench.app, name="bench")
 
 

@@ -1,4 +1,4 @@
-"""The bar that shows how far a fit has come."""
+"""The bar that shows how far a fit, or another long work, has come."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def moving(epochs: int | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def moving(epochs: int | None, of: str = "epoch") -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Give a function that moves a bar on stderr, where somebody watches; elsewhere it does nothing.
 
     Parameters
     ----------
     epochs : int or None
         Length of the bar, where it is known before training says so.
+    of : str
+        What is counted.
     """
     console = Console(stderr=True)
-    looks = TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    looks = TextColumn(of), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     losses = TextColumn("{task.fields[loss]}")
     bar = Progress(*looks, losses, console=console, disable=not console.is_terminal)
     task = bar.add_task("", total=epochs, loss="")

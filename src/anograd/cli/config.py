@@ -95,7 +95,7 @@ def read(path: str, command: str, commands: Mapping[str, Any], ctx: Any) -> dict
         raise FileNotFoundError(
             f"there is no file {path!r}: anograd {command} --show-config > {path} writes one"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Misused(f'{path}: this is no TOML: {error}; a line is such as: label = "is_fraud"') from None
     known: dict[str, Any] = {name: one for name, one in commands.items() if isinstance(one, Configured)}
     keys = {name: {key.key: key for key in schema(one.callback)} for name, one in known.items()}

@@ -254,7 +254,9 @@ def _say_what_was_fitted(detector: Any, n: int, output: Path, free: bool) -> Non
         )
         typer.echo(f"epoch {detector.kept_epoch_} kept, of {len(history)}{hint}")
     typer.echo(report.smallest_p(m))
-    typer.echo(f"saved to {output}")
+    typer.echo(
+        f"saved to {output}; next: anograd report {output} NEW -o report.html, NEW being rows to judge"
+    )
 
 
 def _rising(history: list[dict[str, float]]) -> bool:

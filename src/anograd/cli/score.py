@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from anograd import report
-from anograd.cli.answer import answered, one_answer
+from anograd.cli.answer import Misused, answered, one_answer
 from anograd.cli.app import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
+from anograd.cli.engine import ENGINE, KEEP, MANY, WORKERS, Engine, score_parts
 from anograd.data import names
 from anograd.decide import asked
 from anograd.detectors import load
@@ -31,9 +32,19 @@ def score(
     budget: Budget = None,
     costs: Costs = None,
     label: Annotated[str | None, option("A column of a CSV or Parquet file to leave out.")] = None,
+    engine: Annotated[Engine | None, option(ENGINE, panel=MANY)] = None,
+    workers: Annotated[int | None, option(WORKERS, panel=MANY, min=1)] = None,
+    keep: Annotated[list[str] | None, option(KEEP, panel=MANY, metavar="COLUMN")] = None,
 ) -> None:
     """Score rows and write row, score, p_value and anomaly (0 or 1) to a CSV or Parquet file."""
     rule = chosen_rule(alpha, fdr, budget, costs)
+    if engine is not None:
+        if label is not None:
+            raise Misused("--engine ray leaves out all columns that the model was not fitted on: no --label")
+        score_parts(model, data, output, rule, workers, keep or [])
+        return
+    if workers is not None or keep:
+        raise Misused("--workers and --keep go with --engine ray: give it, or leave them out")
     check_output(output, data, "scores.csv")
     one_answer(output)
     _check_ending(output)

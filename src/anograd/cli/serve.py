@@ -13,6 +13,7 @@ from anograd.cli.app import Model, option
 from anograd.detectors import load
 
 BACKLOG = 256
+STARTING = 120  # seconds that a worker may take to load a model on a busy machine
 
 
 def serve(
@@ -49,6 +50,8 @@ def serve(
             uvicorn.Server(uvicorn.Config(served, **settings)).run([listening])
             return
         os.environ[MODEL], os.environ[LIMITS] = str(model.resolve()), limits.to_text()
+        # A worker that has not begun to answer within 5 seconds would be killed and started anew, again and again.
+        settings["timeout_worker_healthcheck"] = STARTING
         uvicorn.run("anograd.serve:factory", factory=True, fd=listening.fileno(), workers=workers, **settings)
 
 

@@ -80,7 +80,7 @@ def fit_together(
 
 def _stacks(detector: Detector) -> TypeGuard[GradCon]:
     """Tell whether a network can be one of a stack: a VAE draws noise, and a checkpoint is of one network."""
-    own = isinstance(detector, GradCon) and isinstance(detector.target, str)
+    own = type(detector) is GradCon and isinstance(detector.target, str)
     return own and detector.target != "vae" and detector.checkpoint is None
 
 
