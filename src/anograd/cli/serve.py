@@ -50,7 +50,7 @@ def serve(
             uvicorn.Server(uvicorn.Config(served, **settings)).run([listening])
             return
         os.environ[MODEL], os.environ[LIMITS] = str(model.resolve()), limits.to_text()
-        # A worker that has not begun to answer within 5 seconds would be killed and started anew, again and again.
+        # One that has not begun to answer within 5 seconds would be killed and started anew, again and again.
         settings["timeout_worker_healthcheck"] = STARTING
         uvicorn.run("anograd.serve:factory", factory=True, fd=listening.fileno(), workers=workers, **settings)
 
