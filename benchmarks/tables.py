@@ -17,6 +17,7 @@ import tables_bench
 import tables_costs
 import tables_deletion
 import tables_gradient
+import tables_onnx
 import tables_published
 import tables_r2ad2
 import tables_score_test
@@ -138,6 +139,7 @@ TABLES = {
     **tables_deletion.TABLES,
     **tables_verdicts.TABLES,
     **tables_service.TABLES,
+    **tables_onnx.TABLES,
     **tables_published.TABLES,
 }
 

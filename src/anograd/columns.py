@@ -18,6 +18,8 @@ NUMBERS = (
     *("decimal", "mixed-integer-float", "null", "empty"),
 )
 CATEGORIES = ("str", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
+MOST_LEVELS = 100
+FEW, MOST_DISTINCT = 50, 0.9  # in more than a few rows, texts that are almost all different are no categories
 TIMES = ("date", "time", "duration", "period", "month")
 
 
@@ -162,3 +164,54 @@ def _unusable(label: str, kind: str) -> str:
         f"column {label!r} is of type {kind}; numbers, categories or booleans are wanted. Convert it: "
         f"X[{label!r}] = X[{label!r}].astype(str), or drop it"
     )
+
+
+def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str]]:
+    """Return the levels among the normal rows: those with a column of their own, and those that share one.
+
+    Parameters
+    ----------
+    label : str
+        What the column is called.
+    counts : Counter
+        How often each level occurs.
+
+    Raises
+    ------
+    ValueError
+        Almost all values differ: it is no category.
+    """
+    total = counts.total()
+    if total > FEW and len(counts) > MOST_DISTINCT * total:
+        raise ValueError(
+            f"column {label!r} looks like text or an identifier: {len(counts)} different values in {total} "
+            f"normal rows. Drop it, X = X.drop(columns=[{label!r}]) or --drop {label}, or encode it as "
+            f"numbers; numbers stored as text: X[{label!r}] = X[{label!r}].astype(float)"
+        )
+    ranked = sorted(counts, key=lambda level: (-counts[level], level))
+    return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])
+
+
+def check_names(names: list[str], fitted: list[str]) -> None:
+    """Raise ValueError where the columns of a table are not called as in the fit, in that order.
+
+    Parameters
+    ----------
+    names, fitted : list of str
+    """
+    if names == fitted:
+        return
+    # The first lines are scikit-learn's words, which its contract asks for.
+    text = "The feature names should match those that were passed during fit.\n"
+    unseen, gone = sorted(set(names) - set(fitted)), sorted(set(fitted) - set(names))
+    text += _listed("Feature names unseen at fit time:\n", unseen)
+    text += _listed("Feature names seen at fit time, yet now missing:\n", gone)
+    if not unseen and not gone:
+        text += "Feature names must be in the same order as they were in fit.\n"
+    shown = ", ".join(map(repr, fitted[:20])) + (", ..." if len(fitted) > 20 else "")
+    raise ValueError(text + f"Give the columns of the fit: X = X[[{shown}]]")
+
+
+def _listed(head: str, names: list[str]) -> str:
+    shown = "".join(f"- {name}\n" for name in names[:5]) + ("- ...\n" if len(names) > 5 else "")
+    return head + shown if names else ""

@@ -1,8 +1,11 @@
 """A file or a folder of images becomes an array or a frame; a damaged one is refused by name."""
 
+import glob
 import importlib
 import io
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -11,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-WANTED = "x.npy, x.npz:key, x.csv, x.parquet, or a folder of images (png, jpg, jpeg, bmp, webp, tif)"
+WANTED = (
+    "x.npy, x.npz:key, x.csv, x.parquet, or a folder of Parquet files or of images "
+    "(png, jpg, jpeg, bmp, webp, tif)"
+)
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
 # What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
@@ -26,8 +32,9 @@ def read(source: str | Path) -> Any:
     ----------
     source : str or Path
         ``x.npy``, ``x.npz:key`` (the key may be left out when the archive holds one array), ``x.csv``,
-        ``x.parquet``, a folder of images of one size, searched through all its subfolders, or CSV through
-        a pipe: ``-`` for stdin, or a named one.
+        ``x.parquet``, a folder of Parquet files or a pattern (``x/*.parquet``) as in `parquet_files`, or a
+        folder of images of one size, searched through all its subfolders; or CSV through a pipe: ``-`` for
+        stdin, or a named one.
 
     Returns
     -------
@@ -43,17 +50,13 @@ def read(source: str | Path) -> Any:
     ImportError
         Tables need ``pip install 'anograd[tables]'``, images ``pip install 'anograd[images]'``.
     """
-    if str(source) == STDIN:
-        if sys.stdin.isatty():
-            raise ValueError(
-                "- reads CSV from stdin, and nothing is piped into it: cat x.csv | anograd ... -"
-            )
-        return _read_stream(sys.stdin.buffer, "stdin")
-    if Path(source).is_fifo():  # polars reads files only
-        with Path(source).open("rb") as pipe:
-            return _read_stream(pipe, repr(str(source)))
+    if is_pipe(source):
+        with opened(source) as (pipe, name):
+            return _read_stream(pipe, name)
     text, _, key = str(source).partition(".npz:")
     path = Path(text + ".npz" if key else source)
+    if parquet := parquet_files(path):
+        return _read_table(path, parquet)
     if not path.exists():
         raise FileNotFoundError(
             f"there is no file or folder {str(path)!r}; check the path, wanted is {WANTED}"
@@ -63,9 +66,53 @@ def read(source: str | Path) -> Any:
         return _read_images(path)
     if ending in (".npy", ".npz"):
         return _read_numpy(path, key)
-    if ending in (".csv", ".parquet"):
-        return _read_table(path)
+    if ending == ".csv":
+        return _read_table(path, [])
     raise ValueError(f"{str(path)!r} ends in {ending!r}, which cannot be read; wanted is {WANTED}")
+
+
+def is_pipe(source: str | Path) -> bool:
+    """Tell whether rows come through a pipe, as CSV: from stdin or a named one."""
+    return str(source) == STDIN or Path(source).is_fifo()
+
+
+@contextmanager
+def opened(source: str | Path) -> Iterator[tuple[BinaryIO, str]]:
+    """Give a file or pipe to read bytes from, and what messages call it.
+
+    Parameters
+    ----------
+    source : str or Path
+
+    Yields
+    ------
+    file, str
+
+    Raises
+    ------
+    ValueError
+        Nothing is piped into stdin.
+    """
+    if str(source) != STDIN:
+        with Path(source).open("rb") as file:
+            yield file, repr(str(source))
+        return
+    if sys.stdin.isatty():
+        raise ValueError("- reads CSV from stdin, and nothing is piped into it: cat x.csv | anograd ... -")
+    yield sys.stdin.buffer, "stdin"
+
+
+def check_csv(head: bytes, name: str) -> None:
+    """Raise ValueError where a pipe or file begins as NumPy's and Parquet's do.
+
+    Parameters
+    ----------
+    head : bytes
+    name : str
+        What messages call it.
+    """
+    if head[:4] in (*NUMPY, b"PAR1"):
+        raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
 
 
 def scan(source: str | Path) -> Any:
@@ -81,16 +128,61 @@ def scan(source: str | Path) -> Any:
     FileNotFoundError, ValueError, ImportError
         As in `read`.
     """
-    path = Path(source)
-    if path.suffix.lower() != ".parquet" or not path.is_file():
+    parquet = parquet_files(source)
+    if not parquet:
         return read(source)
-    polars = _extra("polars", "tables", path)
-    try:
-        table = polars.scan_parquet(path, glob=False)
-        table.collect_schema()  # a file that is cut short shows here
-    except (polars.exceptions.PanicException, *BROKEN) as error:
-        raise _damaged(path, error) from error
-    return table
+    polars = extra("polars", "tables", Path(source))
+    check_alike(parquet)
+    return polars.scan_parquet(parquet, glob=False)
+
+
+def parquet_files(source: str | Path) -> list[Path]:
+    """Return the Parquet files that a path stands for, in the order of their names; none for anything else.
+
+    A folder stands for all in it and its subfolders, but for names that begin with "." or "_"; a path that
+    is not there and holds "*" or "?" for all that match.
+
+    Parameters
+    ----------
+    source : str or Path
+    """
+    path = Path(source)
+    if path.is_dir():
+        inside = path.rglob("*.parquet")
+        return sorted(p for p in inside if not any(s[0] in "._" for s in p.relative_to(path).parts))
+    if path.suffix.lower() != ".parquet":
+        return []
+    if path.exists():
+        return [path]
+    found = glob.glob(str(source)) if set(str(source)) & set("*?") else []
+    return sorted(map(Path, found))
+
+
+def check_alike(paths: Sequence[Path]) -> None:
+    """Raise ValueError where Parquet files cannot be read, or have other columns than the first of them.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    """
+    polars = extra("polars", "tables", paths[0])
+    schemas = []
+    for path in paths:
+        try:
+            schemas.append(polars.scan_parquet(path, glob=False).collect_schema())
+        except (polars.exceptions.PanicException, *BROKEN) as error:
+            raise damaged(path, error) from error
+        first, this = schemas[0], schemas[-1]
+        if this == first:
+            continue
+        changed = next((name for name in first if this.get(name) != first[name]), None)
+        if changed is None:
+            changed = next((name for name in this if name not in first), next(iter(this)))
+        was, now = (one.get(changed, "no such column") for one in (first, this))
+        raise ValueError(
+            f"the columns change half-way: column {changed!r} is {now} in {str(path)!r} and {was} in "
+            f"{str(paths[0])!r}, or stands elsewhere; write all parts with the same columns"
+        )
 
 
 def names(source: str | Path) -> list[str] | None:
@@ -123,27 +215,28 @@ def _read_numpy(path: Path, key: str) -> NDArray[Any]:
                 f"{str(path)!r} holds Python objects (a pickle), which could run code when read; save "
                 "plain numbers: np.save(path, array.astype('float32'))"
             ) from error
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     given = f"has no array {key!r}" if key else "holds several arrays, or none"
     raise ValueError(f"{str(path)!r} {given}; it holds {keys}, and one of them is wanted: {path.name}:key")
 
 
-def _read_table(path: Path) -> Any:
-    polars = _extra("polars", "tables", path)
+def _read_table(path: Path, parquet: list[Path]) -> Any:
+    polars = extra("polars", "tables", path)
+    if parquet:
+        check_alike(parquet)
     try:
-        if path.suffix.lower() == ".parquet":
-            return polars.read_parquet(path, glob=False)
+        if parquet:
+            return polars.read_parquet(parquet, glob=False)
         return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
     except (polars.exceptions.PanicException, *BROKEN) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _read_stream(stream: BinaryIO, name: str) -> Any:
     """Return the rows of a CSV that comes through a pipe."""
-    polars = _extra("polars", "tables", Path(name))
+    polars = extra("polars", "tables", Path(name))
     content = stream.read()
-    if content[:4] in (*NUMPY, b"PAR1"):
-        raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
+    check_csv(content, name)
     try:
         return polars.read_csv(io.BytesIO(content), infer_schema_length=None)
     except (polars.exceptions.PanicException, *BROKEN) as error:
@@ -158,7 +251,7 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
         raise ValueError(
             f"the folder {str(root)!r} holds no image; wanted are files in {', '.join(IMAGE_ENDINGS)}"
         )
-    image = _extra("PIL.Image", "images", root)
+    image = extra("PIL.Image", "images", root)
     stack: NDArray[np.uint8] | None = None
     for i, name in enumerate(found):
         try:
@@ -189,9 +282,15 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
     return stack
 
 
-def _damaged(path: Path, error: BaseException) -> ValueError:
-    if "KeyboardInterrupt" in str(error):  # polars makes an error of its own of a Ctrl-C
+def check_stopped(error: BaseException) -> None:
+    """Raise KeyboardInterrupt where that is what an error stands for: polars makes its own of a Ctrl-C."""
+    if "KeyboardInterrupt" in str(error):
         raise KeyboardInterrupt from error
+
+
+def damaged(path: Path, error: BaseException) -> ValueError:
+    """Return the error that names a file which could not be read, and why."""
+    check_stopped(error)
     return ValueError(f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}")
 
 
@@ -199,7 +298,8 @@ def _line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _extra(module: str, extra: str, path: Path) -> ModuleType:
+def extra(module: str, extra: str, path: Path) -> ModuleType:
+    """Return a module that an extra brings; without it, ImportError names the extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

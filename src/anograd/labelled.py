@@ -94,8 +94,30 @@ def read_features(data: str, label: str | None, fitted: Sequence[str] | None) ->
     UserWarning
         For columns that the detector does not know, which are left out.
     """
-    X = _without(scan(data), data, [label] if label is not None else [], "--label")
-    return only_fitted(X, data, fitted)
+    X = scan(data)
+    there = _columns(X)
+    if there is None:
+        return _without(X, data, [label] if label is not None else [], "--label")
+    return X.drop(left_out(there, data, label, fitted))
+
+
+def left_out(there: Sequence[str], data: str, label: str | None, fitted: Sequence[str] | None) -> list[str]:
+    """Return which columns of a table are not to be scored: its label, and what the detector does not know.
+
+    Parameters
+    ----------
+    there : sequence of str
+        All columns.
+    data : str
+        What the warning calls the table.
+    label : str or None
+    fitted : sequence of str or None
+        As for `read_features`, which raises and warns alike.
+    """
+    labels = [label] if label is not None else []
+    _check_there(there, data, labels, "--label")
+    rest = [name for name in there if name != label]
+    return labels + _extra(rest, data, fitted)
 
 
 def read_normal(
@@ -177,15 +199,20 @@ def only_fitted(X: Any, data: str, fitted: Sequence[str] | None) -> Any:
         so that the error to come can name them.
     """
     there = _columns(X)
-    if fitted is None or there is None or not set(fitted) <= set(there):
-        return X
+    return X if there is None else X.drop(_extra(there, data, fitted))
+
+
+def _extra(there: Sequence[str], data: str, fitted: Sequence[str] | None) -> list[str]:
+    """Return the columns that a detector does not know, after a warning."""
+    if fitted is None or not set(fitted) <= set(there):
+        return []
     extra = [name for name in there if name not in set(fitted)]
     if extra:
         warnings.warn(
             f"{data!r} has columns that the model was not fitted on, and they are left out: {_listed(extra)}",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return X.drop(extra)
+    return extra
 
 
 def _without(X: Any, data: str, columns: Sequence[str], flag: str) -> Any:
@@ -195,13 +222,17 @@ def _without(X: Any, data: str, columns: Sequence[str], flag: str) -> Any:
         return X
     if there is None:
         raise ValueError(f"{flag} leaves out a column, but {data!r} holds an array; leave {flag} out")
+    _check_there(there, data, columns, flag)
+    return X.drop(list(dict.fromkeys(columns)))
+
+
+def _check_there(there: Sequence[str], data: str, columns: Sequence[str], flag: str) -> None:
     for name in columns:
         if name not in there:
             raise ValueError(
                 f"{data!r} has no column {name!r} to leave out, it has {_listed(there)}; give one of "
                 f"them, or leave {flag} out"
             )
-    return X.drop(list(dict.fromkeys(columns)))
 
 
 def _columns(X: Any) -> list[str] | None:

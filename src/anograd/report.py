@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +21,18 @@ Floats = NDArray[np.float64]
 # Not worth a line among the settings: they say where and with which draw a fit ran.
 CIRCUMSTANCES = ("device", "random_state")
 COLUMNS = ("row", "score", "p_value", "anomaly")
-WRITTEN_AT_ONCE = 65_536  # rows
+# What the rows are called, their scores, p values and alarms.
+Judged = tuple[Sequence[int | str] | NDArray[np.int64], Floats, Floats, NDArray[np.bool_]]
 
 
-def scores_csv(
-    rows: Sequence[int | str], scores: Floats, p: Floats, alarms: NDArray[np.bool_]
-) -> Iterator[str]:
+def scores_csv(pieces: Iterable[Judged]) -> Iterator[str]:
     r"""Return pieces of a CSV text: columns row, score (high = anomalous), p_value and anomaly (0 or 1).
 
     Parameters
     ----------
-    rows : sequence of int or str, n of them
-        What a row is called: its index, or the name of its file.
-    scores, p : ndarray (n,)
-        Written so that they read back to the same float64.
-    alarms : ndarray (n,) of bool
+    pieces : iterable of (rows, scores, p, alarms)
+        What each row is called, its index or the name of its file; its score and p value, written so that
+        they read back to the same float64; whether it raises an alarm.
 
     Yields
     ------
@@ -45,29 +40,34 @@ def scores_csv(
 
     Examples
     --------
-    >>> "".join(scores_csv([0], np.array([0.1]), np.array([0.05]), np.array([True])))
+    >>> "".join(scores_csv([([0], np.array([0.1]), np.array([0.05]), np.array([True]))]))
     'row,score,p_value,anomaly\n0,0.1,0.05,1\n'
     """
     yield ",".join(COLUMNS) + "\n"
-    for start in range(0, len(scores), WRITTEN_AT_ONCE):
-        piece = slice(start, start + WRITTEN_AT_ONCE)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        numbers = scores[piece].tolist(), p[piece].tolist(), alarms[piece].tolist()
-        for row, score, value, alarm in zip(rows[piece], *numbers, strict=True):
-            writer.writerow((row, repr(score), repr(value), int(alarm)))
-        yield text.getvalue()
+    for rows, scores, p, alarms in pieces:
+        # p values repeat themselves: each is written once.
+        levels, level = np.unique(p, return_inverse=True)
+        ends = [f",{value!r},{alarm}\n" for value in levels.tolist() for alarm in (0, 1)]
+        ending = (2 * level + alarms).tolist()
+        names = rows.tolist() if isinstance(rows, np.ndarray) else map(_cell, rows)
+        lines = zip(names, scores.tolist(), ending, strict=True)
+        yield "".join([f"{name},{score!r}{ends[end]}" for name, score, end in lines])
 
 
-def write_scores(
-    path: str | Path, rows: Sequence[int | str], scores: Floats, p: Floats, alarms: NDArray[np.bool_]
-) -> None:
+def _cell(value: int | str) -> int | str:
+    """Return a cell as CSV wants it: in quotes where it must be."""
+    if isinstance(value, str) and set(value) & set(',"\r\n'):
+        return '"' + value.replace('"', '""') + '"'
+    return value
+
+
+def write_scores(path: str | Path, pieces: Iterable[Judged]) -> None:
     """Write what `scores_csv` describes as CSV, or as Parquet where the name ends so, whole or not at all.
 
     Parameters
     ----------
     path : str or Path
-    rows, scores, p, alarms : as for `scores_csv`
+    pieces : as for `scores_csv`
 
     Raises
     ------
@@ -75,17 +75,31 @@ def write_scores(
         The disk is full, or writing is not allowed; the message names the file.
     """
     with written_whole(path) as file:
-        if Path(path).suffix.lower() != ".parquet":
-            for text in scores_csv(rows, scores, p, alarms):
-                file.write(text.encode(errors="surrogateescape"))
+        if Path(path).suffix.lower() == ".parquet":
+            _write_parquet(file, iter(pieces))
             return
-        import polars
+        for text in scores_csv(pieces):
+            file.write(text.encode(errors="surrogateescape"))
 
-        columns = (rows, scores, p, alarms.astype(np.int8))
-        try:
-            polars.DataFrame(dict(zip(COLUMNS, columns, strict=True))).write_parquet(file)
-        except polars.exceptions.PolarsError as error:  # what polars makes of a full disk
-            raise OSError(errno.EIO, str(error)) from error
+
+def _write_parquet(file: BinaryIO, pieces: Iterator[Judged]) -> None:
+    import polars
+    from polars.io.plugins import register_io_source
+
+    frames = (
+        polars.DataFrame(dict(zip(COLUMNS, (rows, scores, p, alarms.astype(np.int8)), strict=True)))
+        for rows, scores, p, alarms in pieces
+    )
+    first = next(frames)
+
+    def source(*_: Any) -> Iterator[Any]:
+        yield first
+        yield from frames
+
+    try:
+        register_io_source(source, schema=first.schema).sink_parquet(file)
+    except polars.exceptions.PolarsError as error:  # what polars makes of a full disk
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def check_writable(folder: str | Path) -> None:

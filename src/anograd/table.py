@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder
 
-from anograd.columns import Texts, parse, parts, ranges
+from anograd.columns import Texts, check_names, common_levels, parse, parts, ranges
 from anograd.data import slices
 from anograd.finite import Flaw, refuse
 from anograd.nodes import foreign_types
 
-MOST_LEVELS = 100
-FEW, MOST_DISTINCT = 50, 0.9  # in more than a few rows, texts that are almost all different are no categories
 OTHER, UNSEEN = "(other)", "(unseen or missing)"
 
 
@@ -98,7 +96,7 @@ class Table:
                 found.append(ranges(part.matrix[np.ix_(keep, chosen)]))
         refuse(flaws, self.names_in)
         self._low, self._half, self._median = np.concatenate(found, axis=1)
-        self._fit_categories({j: _levels(self._label(j), counts[j]) for j in counts})
+        self._fit_categories({j: common_levels(self._label(j), counts[j]) for j in counts})
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -118,6 +116,26 @@ class Table:
             raise NotFittedError("this Table has not been fitted; call fit(X) first")
         return self._encode(X)
 
+    def sound(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[int, str]]:
+        """Return the rows that can be encoded, (m, `names_out`), their places, and why each other one cannot.
+
+        Parameters
+        ----------
+        X : as for `transform`
+            Its columns must be those of the fit.
+        """
+        matrix, texts = self._checked(X)
+        bad = np.isinf(matrix) if self.missing == "impute" else ~np.isfinite(matrix)
+        flawed = bad.any(axis=1)
+        why = {}
+        for row in np.flatnonzero(flawed).tolist():
+            column = int(bad[row].argmax())
+            kind = "infinity" if np.isinf(matrix[row, column]) else "an empty cell or NaN"
+            why[row] = f"{kind} in column {self._label(column)!r}"
+        kept = np.flatnonzero(~flawed)
+        texts = {j: [cells[i] for i in kept] for j, cells in texts.items()} if why else texts
+        return self.encode(matrix[kept] if why else matrix, texts), kept, why
+
     def stream(self, X: Any) -> Iterator[NDArray[np.float32]]:
         """Return the encoded rows of a polars LazyFrame piece by piece, each as from `transform`.
 
@@ -136,12 +154,17 @@ class Table:
 
     def _encode(self, X: Any, start: int | None = None) -> NDArray[np.float32]:
         """Return encoded rows; `start` is the number of the first one where they are a piece of more."""
-        names, matrix, texts = parse(X)
-        self._check_columns(names, matrix.shape[1])
-        self._check_kinds(matrix, texts)
+        matrix, texts = self._checked(X)
         among = "in all" if start is None else f"in rows {start} to {start + len(matrix) - 1}"
         refuse(self._flaws(matrix, start or 0), self.names_in, among)
         return self.encode(matrix, texts)
+
+    def _checked(self, X: Any) -> tuple[NDArray[np.float64], Texts]:
+        """Return numbers and categories of the columns of the fit, whatever their cells hold."""
+        names, matrix, texts = parse(X)
+        self.check_columns(names, matrix.shape[1])
+        self._check_kinds(matrix, texts)
+        return matrix, texts
 
     def encode(self, matrix: NDArray[np.float64], texts: Texts) -> NDArray[np.float32]:
         """Return the encoded rows, (n, number of `names_out`), of columns that are parsed and checked.
@@ -210,14 +233,17 @@ class Table:
             found[:, j] = [names[i] for i in encoded[:, columns].argmax(1)]
         return found
 
+    def kinds(self) -> list[str]:
+        """Return for each column of X what it holds: "number" or "category"."""
+        return ["number" if j in self._numbers else "category" for j in range(self.n_in)]
+
     def state(self) -> dict[str, Any]:
         """Return what is known of the columns, fit for JSON: names, kinds, treatment of missing cells."""
-        kinds = ["number" if j in self._numbers else "category" for j in range(self.n_in)]
         return {
             "missing": self.missing,
             "n_in": self.n_in,
             "names_in": self.names_in,
-            "kinds": kinds,
+            "kinds": self.kinds(),
             "names_out": self.names_out,
             "origin": self.origin,
         }
@@ -344,17 +370,10 @@ class Table:
             return []
         return [replace(flaw, row=flaw.row + row, place=(flaw.place[0] + column,))]
 
-    def _check_columns(self, names: list[str] | None, count: int) -> None:
-        if names is not None and self.names_in is not None and names != self.names_in:
-            # The first lines are scikit-learn's words, which its contract asks for.
-            text = "The feature names should match those that were passed during fit.\n"
-            unseen, gone = sorted(set(names) - set(self.names_in)), sorted(set(self.names_in) - set(names))
-            text += _listed("Feature names unseen at fit time:\n", unseen)
-            text += _listed("Feature names seen at fit time, yet now missing:\n", gone)
-            if not unseen and not gone:
-                text += "Feature names must be in the same order as they were in fit.\n"
-            shown = ", ".join(map(repr, self.names_in[:20])) + (", ..." if self.n_in > 20 else "")
-            raise ValueError(text + f"Give the columns of the fit: X = X[[{shown}]]")
+    def check_columns(self, names: list[str] | None, count: int) -> None:
+        """Raise ValueError where these names (None for an array) and their count are not those of the fit."""
+        if names is not None and self.names_in is not None:
+            check_names(names, self.names_in)
         if count != self.n_in:
             raise ValueError(
                 f"X has {count} features, but Table is expecting {self.n_in} features as input; give the "
@@ -378,21 +397,3 @@ class Table:
                 f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
                 f"X[{label!r}] = X[{label!r}].astype({to})"
             )
-
-
-def _levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str]]:
-    """Return the levels among the normal rows: those with a column of their own, and those that share one."""
-    total = counts.total()
-    if total > FEW and len(counts) > MOST_DISTINCT * total:
-        raise ValueError(
-            f"column {label!r} looks like text or an identifier: {len(counts)} different values in {total} "
-            f"normal rows. Drop it, X = X.drop(columns=[{label!r}]) or --drop {label}, or encode it as "
-            f"numbers; numbers stored as text: X[{label!r}] = X[{label!r}].astype(float)"
-        )
-    ranked = sorted(counts, key=lambda level: (-counts[level], level))
-    return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])
-
-
-def _listed(head: str, names: list[str]) -> str:
-    shown = "".join(f"- {name}\n" for name in names[:5]) + ("- ...\n" if len(names) > 5 else "")
-    return head + shown if names else ""

@@ -53,7 +53,7 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
         fresh = _beside(target)
         try:
             with fresh.open("xb") as file:
-                _claim(file.fileno())
+                claim(file.fileno())
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -97,7 +97,7 @@ def filled_whole(target: Path) -> Iterator[Path]:
         if fcntl is not None:
             handle = os.open(fresh, os.O_RDONLY)
             stack.callback(os.close, handle)
-            _claim(handle)
+            claim(handle)
         yield fresh
         for path in fresh.iterdir():
             sync(path)
@@ -121,7 +121,7 @@ def clear(target: Path) -> None:
         with contextlib.suppress(OSError):  # another run is writing it, or it is not ours to touch
             handle = os.open(path, os.O_RDONLY)
             try:
-                _claim(handle, wait=False)
+                claim(handle, wait=False)
                 if path.suffix == OLD and path.with_suffix("").exists():
                     continue  # the new one is being written
                 if path.suffix == OLD and not target.exists():
@@ -153,7 +153,7 @@ def _beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}")
 
 
-def _claim(handle: int, *, wait: bool = True) -> None:
+def claim(handle: int, *, wait: bool = True) -> None:
     """Lock what is open, until it is closed or the process ends; raise OSError where another has it."""
     if fcntl is not None:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -248,4 +248,4 @@ def test_a_shell_completes_commands():
     }
     command = [Path(sys.executable).with_name("anograd")]
     told = subprocess.run(command, env=asked, capture_output=True, text=True, check=False).stdout
-    assert told.split() == ["explain"]
+    assert told.split() == ["explain", "export"]

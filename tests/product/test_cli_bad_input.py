@@ -83,6 +83,11 @@ def test_other_rows_at_scoring(place, images_model, table_model, tmp_path):
     assert "has no column 'kind' to leave out, it has 'size', 'maker', 'class'" in line
     words = frame.drop("class").with_columns(size=pl.lit("large"))
     line = fails("score", table_model, given("c.csv", words), "-o", out)
+    assert "row 0 of '" in line
+    assert "cannot be scored: 'large' in column 'size' is no number (it is large,abel)" in line
+    assert "let such rows go to a file and the others be scored: --rejects rejects.csv" in line
+    words.write_parquet(tmp_path / "c.parquet")
+    line = fails("score", table_model, tmp_path / "c.parquet", "-o", out)
     assert "column 'size' held numbers in fit, but holds categories now" in line
     line = fails("score", images_model, given("a.npy", np.zeros((2, 9, 8), np.uint8)), "-o", out)
     assert "the rows have shape 1 x 9 x 8, but the detector was fitted on 1 x 8 x 8" in line

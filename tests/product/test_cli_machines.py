@@ -65,7 +65,8 @@ def test_rows_are_scored_explained_and_reported(place, table_model, tmp_path):
     found = told("score", table_model, tmp_path / "x.csv", "-o", scores, "--budget", 7)
     alarms = sum(table(scores)["anomaly"])
     assert found == {
-        "rows": 60, "alarms": alarms, "rule": {"budget": 7}, "output": str(scores), "warnings": [],
+        "rows": 60, "rejected": 0, "alarms": alarms, "rule": {"budget": 7},
+        "output": str(scores), "warnings": [],
     }  # fmt: skip
     found = told("report", table_model, tmp_path / "x.csv", "-o", page, "--budget", 7)
     assert (found["alarms"], found["output"]) == (alarms, str(page))
@@ -221,7 +222,7 @@ def test_rows_come_from_stdin_and_go_to_stdout(place, table_model, tmp_path):
     [
         ("x.parquet", "stdin holds no CSV but a NumPy or Parquet file; give the file itself"),
         ("x.npy", "stdin holds no CSV but a NumPy or Parquet file; give the file itself"),
-        (None, "stdin could not be read as CSV: empty CSV; a line of names comes first"),
+        (None, "stdin could not be read as CSV: it is empty; a line of names comes first"),
     ],
 )
 def test_what_is_no_csv_on_stdin_is_one_line(place, table_model, name, said):

@@ -216,6 +216,29 @@ class Adopted(nn.Module):
         return self.decoder(self.down(x))
 
 
+class Tokens(nn.Module):
+    """A model of tokens: embeddings, layer norm, attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Embedding(11, 6), nn.LayerNorm(6), nn.Linear(6, 11)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x):
+        z = self.norm(self.embed(x))
+        return self.head(z + self.attention(z, z, z, need_weights=False)[0]).transpose(1, 2)
+
+
+@pytest.mark.parametrize("layers", ["head.*", "norm.*", "embed.weight", "attention.in_proj_weight"])
+def test_a_model_of_tokens(tmp_path, layers):
+    X = RANDOM.integers(0, 11, (110, 5))
+    target = ag.Target.adopt(Tokens().eval(), loss="cross_entropy", layers=layers)
+    detector = ag.GradCon(target=target, random_state=0).fit(X)
+    ag.export(detector, tmp_path / "model.onnx", check=X)
+    (score,) = session(tmp_path / "model.onnx").run(["score"], {"rows": X})
+    np.testing.assert_allclose(score, detector.anomaly_score(X), rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_that_was_handed_in(tmp_path):
     X = RANDOM.normal(size=(110, 2, 6, 6)).astype(np.float32)
     target = ag.Target.adopt(Adopted().eval(), layers="decoder.*.weight")
@@ -287,6 +310,10 @@ def test_what_cannot_be_written_is_named(tmp_path):
         detector = ag.GradDensity(target=ag.Target.adopt(network), random_state=0).fit(X)
         with pytest.raises(ValueError, match=message):
             ag.export(detector, tmp_path / "model.onnx", check=X)
+    with pytest.raises(
+        ValueError, match=r"GradientFeatures cannot be written as ONNX: GradCon, R2AD2 and all"
+    ):
+        ag.export(ag.GradientFeatures(), tmp_path / "model.onnx")
     detector = fitted("GradCon dense")
     with pytest.raises(ValueError, match=r"alpha=2 was given; a rate between 0 and 1 is wanted"):
         ag.export(detector, tmp_path / "model.onnx", alpha=2)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import chdir, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from pyarrow import parquet
 from tests.product.conftest import ENVIRONMENT, ROOT, fails, misused
 
 import anograd as ag
-from anograd.scale import Scorer, score_on_ray
+from anograd.scale import Scorer, on_ray, score_on_ray
 
 PAGE = ROOT.parent / "docs" / "guide" / "machines.md"
 PARTS, ROWS = 5, 6_000
@@ -208,6 +209,14 @@ def test_a_killed_worker_loses_no_row_and_doubles_none(
     thread.join()
     assert killed
     assert_frame_equal(found, wanted, check_exact=True)
+
+
+def test_a_part_that_kills_its_process_again_and_again_is_given_up(scorer: Scorer, tmp_path: Path) -> None:
+    part = {"name": ["0.parquet"], "source": ["nothing"], "output": [str(tmp_path / "0.parquet")]}
+    with warnings.catch_warnings():
+        actor = on_ray._Actor(scorer)  # each call is an attempt, as if the one before had been killed
+        said = [actor(part)["error"][0] for _ in range(4)]
+    assert ["its process died 3 times" in one for one in said] == [False, False, False, True]
 
 
 @pytest.mark.slow

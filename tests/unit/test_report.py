@@ -23,7 +23,7 @@ def test_scores_read_back_to_the_same_float64():
     scores = np.array([0.1, -1 / 3, 1e-300, 5e17, *drawn.normal(size=50)])
     p, alarms = drawn.uniform(size=len(scores)), drawn.uniform(size=len(scores)) < 0.5
     ids = [f'a,"{i}".png' for i in range(len(scores))]
-    text = "".join(report.scores_csv(ids, scores, p, alarms))
+    text = "".join(report.scores_csv([(ids, scores, p, alarms)]))
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["row"] for row in rows] == ids
     np.testing.assert_array_equal([float(row["score"]) for row in rows], scores)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anograd import report
 from anograd.cli.answer import Misused, answered, one_answer
 from anograd.cli.app import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.cli.engine import ENGINE, KEEP, MANY, WORKERS, Engine, score_parts
-from anograd.data import names
 from anograd.decide import asked
-from anograd.detectors import load
-from anograd.labelled import read_features
+from anograd.stream import score_file
 
 ENDINGS = (".csv", ".parquet")
 
@@ -32,6 +29,10 @@ def score(
     budget: Budget = None,
     costs: Costs = None,
     label: Annotated[str | None, option("A column of a CSV or Parquet file to leave out.")] = None,
+    rejects: Annotated[
+        str | None,
+        option("A CSV file for rows of a table that cannot be scored; without it the first ends the run."),
+    ] = None,
     engine: Annotated[Engine | None, option(ENGINE, panel=MANY)] = None,
     workers: Annotated[int | None, option(WORKERS, panel=MANY, min=1)] = None,
     keep: Annotated[list[str] | None, option(KEEP, panel=MANY, metavar="COLUMN")] = None,
@@ -48,22 +49,16 @@ def score(
     check_output(output, data, "scores.csv")
     one_answer(output)
     _check_ending(output)
-    detector = load(model)
-    X = read_features(data, label, getattr(detector, "feature_names_in_", None))
-    scores = detector.anomaly_score(X)
-    p = detector.calibration_.p_values(scores)
-    alarms = detector.calibration_.detect(scores, **rule)
-    rows = names(data) or range(len(scores))
-    if output == "-":
-        for text in report.scores_csv(rows, scores, p, alarms):
-            sys.stdout.write(text)
-    else:
-        report.write_scores(output, rows, scores, p, alarms)
-    found = {"rows": len(scores), "alarms": int(alarms.sum()), "rule": rule, "output": output}
-    if answered(found):
+    if rejects is not None:
+        check_output(rejects, data, "rejects.csv")
+    tell = partial(typer.echo, err=True)
+    summary = score_file(model, data, output, rule=rule, label=label, rejects=rejects, tell=tell)
+    found = {"rows": summary.rows, "rejected": summary.rejected, "alarms": summary.alarms}
+    if answered({**found, "rule": rule, "output": output}):
         return
+    aside = f", {summary.rejected:,} of them rejected (see {rejects})" if summary.rejected else ""
     where = "" if output == "-" else f"; written to {output}"
-    typer.echo(f"{len(scores):,} rows, {int(alarms.sum()):,} alarms at {asked(rule)}{where}", err=True)
+    typer.echo(f"{summary.rows:,} rows{aside}, {summary.alarms:,} alarms at {asked(rule)}{where}", err=True)
 
 
 def _check_ending(output: str) -> None:

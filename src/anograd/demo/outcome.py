@@ -168,7 +168,7 @@ def written(
     """
     files = {"model": place / MODEL, "scores": place / SCORES}
     detector.save(files["model"])
-    report.write_scores(files["scores"], rows, *told)
+    report.write_scores(files["scores"], [(rows, *told)])
     try:
         save_png(draw(), place / name)
     except ImportError as error:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -62,16 +63,7 @@ class Encoder:
         """
         X = to_array(X)
         if self.table is not None:
-            if not is_frame(X):
-                X = validate_data(estimator, X, reset=False, dtype="numeric", ensure_all_finite=False)
-                if self.table.names_in is not None:
-                    warnings.warn(
-                        f"X does not have valid feature names, but {type(estimator).__name__} was fitted "
-                        f"with feature names: its columns are taken to be {', '.join(self.table.names_in)}",
-                        UserWarning,
-                        stacklevel=3,
-                    )
-            return torch.from_numpy(self.table.transform(X))
+            return torch.from_numpy(self.table.transform(self._framed(estimator, X)))
         rows = check_images(X) if self.pixels is not None else _raw(X)
         if rows.shape[1:] != self.shape:
             raise ValueError(
@@ -79,6 +71,33 @@ class Encoder:
                 f"{_shape(self.shape)}: resize them, or fit on rows of this shape"
             )
         return torch.from_numpy(self.pixels.transform(rows) if self.pixels is not None else rows)
+
+    def sound(self, estimator: BaseEstimator, X: Any) -> tuple[Tensor, NDArray[np.int64], dict[int, str]]:
+        """Return the rows that can be scored, their places in `X`, and why each other one cannot.
+
+        Rows of images are all of them, or an error.
+        """
+        if self.table is None:
+            rows = self.transform(estimator, X)
+            return rows, np.arange(len(rows)), {}
+        encoded, kept, why = self.table.sound(self._framed(estimator, to_array(X)))
+        return torch.from_numpy(encoded), kept, why
+
+    def _framed(self, estimator: BaseEstimator, X: Any) -> Any:
+        """Return a frame as it is, and an array after checking its columns."""
+        table = self.table
+        assert table is not None
+        if is_frame(X):
+            return X
+        X = validate_data(estimator, X, reset=False, dtype="numeric", ensure_all_finite=False)
+        if table.names_in is not None:
+            warnings.warn(
+                f"X does not have valid feature names, but {type(estimator).__name__} was fitted "
+                f"with feature names: its columns are taken to be {', '.join(table.names_in)}",
+                UserWarning,
+                stacklevel=4,
+            )
+        return X
 
 
 def encode(

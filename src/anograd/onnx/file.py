@@ -19,13 +19,15 @@ from torch._ops import OpOverload
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anograd._version import __version__
 from anograd.detectors import Detector
 from anograd.onnx.inputs import Feed, Inputs, TableInputs, inputs_of
+from anograd.onnx.nodes import TRANSLATIONS
 from anograd.onnx.operations import DECOMPOSITIONS
-from anograd.onnx.scores import Score, score_of
-from anograd.onnx.translate import TRANSLATIONS, name_of, translate
+from anograd.onnx.scores import Score, check_kind, score_of
+from anograd.onnx.translate import name_of, translate
 from anograd.onnx.writer import IR, OPSET, OPSET_ML, ROWS, Writer
 from anograd.whole import write_whole
 
@@ -89,6 +91,7 @@ def export(detector: Detector, path: str | Path, *, alpha: float = 0.05, check: 
         The extra is missing: ``pip install 'anograd[onnx]'``.
     """
     _check_installed()
+    check_kind(detector)
     check_is_fitted(detector)
     if detector._device().type != "cpu":
         raise ValueError(
@@ -194,7 +197,8 @@ def _trace(function: Callable[..., tuple[Tensor, ...]], inputs: Inputs) -> Graph
         if isinstance(one, OpOverload) and name_of(one) not in TRANSLATIONS
     }
     table |= DECOMPOSITIONS
-    with torch.no_grad():
+    # Attention in one piece has no backward pass that could be written out.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         traced: GraphModule = make_fx(
             function, decomposition_table=table, tracing_mode="fake", _allow_non_fake_inputs=True
         )(*given)

@@ -209,6 +209,35 @@ def _max_pool_backward(
     return read.sum(1).transpose(1, 2).reshape(x.shape)
 
 
+def _avg_pool(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_padding: bool = True,
+    divisor: int | None = None,
+) -> Any:
+    if ceil_mode or divisor or not (count_padding or max(padding) == 0):
+        return NotImplemented
+    index, windows = _pool_windows(x, kernel, stride, padding, (1, 1), ceil_mode)
+    return gather(x, index, 0.0).mean(1).transpose(1, 2).reshape(*x.shape[:2], *windows)
+
+
+def _avg_pool_backward(
+    d: Tensor,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    *options: Any,
+) -> Tensor:
+    """Return the gradient at the input: of each window all entries get the same share."""
+    index, _ = _pool_windows(x, kernel, stride, padding, (1, 1), False)
+    shares = (d / len(index)).flatten(2).repeat(1, 1, len(index))
+    return gather(shares, _readers(index, x.shape[2:]), 0.0).sum(1).transpose(1, 2).reshape(x.shape)
+
+
 def _readers(index: Index, size: Sequence[int]) -> Index:
     """Return all flattened entries of an index that read each position, (most readers, positions)."""
     readers: list[list[int]] = [[] for _ in range(math.prod(size))]
@@ -245,6 +274,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
     aten.slice_backward.default: _slice_backward,
+    aten.avg_pool2d.default: _avg_pool,
+    aten.avg_pool2d_backward.default: _avg_pool_backward,
     aten.searchsorted.Tensor: _searchsorted,
     aten.copysign.Tensor: _copysign,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,16 +33,22 @@ def score_of(detector: Detector, rows: Tensor) -> Score:
     ValueError
         For a kind of detector that cannot be exported, or a layer that follows no rule of the engine.
     """
+    check_kind(detector)
     if isinstance(detector, GradCon):
         return _gradcon(detector, rows)
     if isinstance(detector, R2AD2):
         return _r2ad2(detector, rows)
-    if isinstance(detector, PostHocDetector):
-        return _post_hoc(detector, rows)
-    raise ValueError(
-        f"{type(detector).__name__} cannot be written as ONNX: GradCon, R2AD2 and the detectors of "
-        f"`anograd info` can"
-    )
+    assert isinstance(detector, PostHocDetector)
+    return _post_hoc(detector, rows)
+
+
+def check_kind(detector: Any) -> None:
+    """Raise ValueError where there is no such function for a detector of this kind."""
+    if not isinstance(detector, GradCon | R2AD2 | PostHocDetector):
+        raise ValueError(
+            f"{type(detector).__name__} cannot be written as ONNX: GradCon, R2AD2 and all other detectors "
+            f"that `anograd info` lists can"
+        )
 
 
 def _gradcon(detector: GradCon, rows: Tensor) -> Score:

@@ -80,6 +80,7 @@ def score_on_ray(
     todo = [part for part in all_parts if part.name not in done]
     if todo:
         failed: list[str] = []
+        _forget(todo)
         try:
             with _ray() as ray:
                 for one in _scored(ray, scorer, todo, workers):
@@ -89,8 +90,7 @@ def score_on_ray(
                     else:
                         failed.append(one)
         finally:
-            for part in todo:
-                _begun(part).unlink(missing_ok=True)
+            _forget(todo)
         if failed:
             more = f" (and {len(failed) - AT_MOST} more)" if len(failed) > AT_MOST else ""
             raise ValueError(
@@ -136,6 +136,12 @@ def _attempt(part: Part) -> None:
 def _begun(part: Part) -> Path:
     output = Path(part.output)
     return output.with_name(f".{output.name}.begun")
+
+
+def _forget(todo: list[Part]) -> None:
+    """Remove the counts of attempts."""
+    for part in todo:
+        _begun(part).unlink(missing_ok=True)
 
 
 def _scored(ray: Any, scorer: Scorer, todo: list[Part], workers: int | None) -> Iterator[Done | str]:

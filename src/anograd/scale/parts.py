@@ -14,20 +14,12 @@ from typing import Any
 import numpy as np
 
 from anograd import store
+from anograd.files import parquet_files
 from anograd.scale.scorer import Scorer
 from anograd.whole import written_whole
 
 READ_AT_ONCE = 16_384  # rows
 NOTE = b"anograd"  # where a part of scores says what it was made of
-
-
-def parquet_files(source: str | Path) -> list[Path]:
-    """Stand in for the function of anograd.files."""
-    path = Path(source)
-    if path.is_dir():
-        inside = path.rglob("*.parquet")
-        return sorted(p for p in inside if not any(s[0] in "._" for s in p.relative_to(path).parts))
-    return [path] if path.exists() and path.suffix.lower() == ".parquet" else []
 
 
 @dataclass(frozen=True)

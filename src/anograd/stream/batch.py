@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anograd.data import frame_library
 from anograd.detectors import Detector
@@ -19,7 +21,8 @@ def score_batch(
 ) -> Any:
     """Return a table of row, score (high = anomalous), p_value (low = anomalous) and anomaly (0 or 1).
 
-    Each row's score, p value and verdict are its own: cut into whatever pieces, a table gives the same.
+    Each row's score, p value and verdict are its own: cut into whatever pieces, a table gives the same to the
+    last bit.
     That is why the verdict is by `alpha`; a false-discovery rate or a budget looks at all rows together:
     ``detector.calibration_.detect(scores, fdr=0.05)`` in the end.
 
@@ -71,10 +74,27 @@ def score_batch(
     fitted = set(getattr(detector, "feature_names_in_", names)) - {row}
     scores = np.zeros(0)
     if n:
-        scores = detector.anomaly_score(_columns(table, library, [name for name in names if name in fitted]))
+        X = _columns(table, library, [name for name in names if name in fitted])
+        scores = score_encoded(detector, detector.encoder_.transform(detector, X))
     p = detector.calibration_.p_values(scores)
     alarms = detector.calibration_.detect(scores, alpha=alpha).astype(np.int8)
     return _table(library, rows, scores, p, alarms)
+
+
+def score_encoded(detector: Detector, rows: Tensor) -> NDArray[np.float64]:
+    """Return the scores of encoded rows, (n,), the same to the last bit whatever rows are beside them.
+
+    Each pass is over the same number of rows, the last one filled up: how a kernel rounds depends on it.
+
+    Parameters
+    ----------
+    detector : Detector
+    rows : torch.Tensor, (n, ...)
+        From its ``encoder_``, at least one.
+    """
+    missing = -len(rows) % detector._at_once()
+    filled = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+    return detector._batched(detector._score_batch, [filled])[: len(rows)]
 
 
 def _columns(table: Any, library: str, names: Sequence[str]) -> Any:

@@ -1,0 +1,230 @@
+"""CSV of any length, read block by block; lines that are no row are told apart from those that are."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any, BinaryIO
+
+from anograd.files import check_csv, check_stopped
+from anograd.stream.pieces import Piece, Place
+from anograd.table import Table
+
+BLOCK = 2**21  # bytes
+CELL = 2**13  # bytes of a block for each column, so that tables of many columns come in some hundred rows
+LONGEST = 2**20  # bytes of one row; a quote that is open for longer was never meant as one
+# Every alternative is atomic, so that nothing is tried twice.
+QUOTED = re.compile(rb'"(?>[^"]|"")*+"')
+CELL_OF = rb'(?>"(?>[^"]|"")*+"|[^",\n]*+)'
+ROW = re.compile(CELL_OF + rb"(?>," + CELL_OF + rb")*+\r?\n?\Z")
+# A line that ends inside of a quoted cell.
+OPEN = re.compile(rb'(?>(?>"(?>[^"]|"")*"|[^",][^,]*+|),)*+"(?>[^"]|"")*+\Z')
+BOM = b"\xef\xbb\xbf"
+
+
+class Delimited:
+    """A CSV file, or standard input, whose columns are read as a fitted table wants them.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    file : binary file
+    table : Table
+        Says which columns hold numbers, and which categories.
+    left_out : callable
+        Names of all columns -> those not to read.
+
+    Attributes
+    ----------
+    names : list of str
+        Of all columns.
+    """
+
+    def __init__(
+        self, name: str, file: BinaryIO, table: Table, left_out: Callable[[list[str]], list[str]]
+    ) -> None:
+        self.name, self._file, self._table = name, file, table
+        first = file.readline()
+        check_csv(first, name)
+        self._start, self._header = len(first), first.removeprefix(BOM)
+        try:
+            self.names = next(csv.reader([self._header.decode()]), [])
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name} could not be read as CSV: its first line is no UTF-8") from error
+        if not self.names:
+            raise ValueError(f"{name} could not be read as CSV: it is empty; a line of names comes first")
+        doubled = [one for i, one in enumerate(self.names) if one in self.names[:i]]
+        if doubled:
+            raise ValueError(f"{name} has more than one column named {doubled[0]!r}; rename one of them")
+        without = set(left_out(self.names))
+        self._choose([one for one in self.names if one not in without])
+
+    def _choose(self, names: list[str]) -> None:
+        """Set which columns are read, and as what."""
+        import polars
+
+        table = self._table
+        table.check_columns(names, len(names))
+        self.columns = names
+        kinds = dict(zip(names, table.kinds(), strict=True))
+        self._numbers = [name for name in names if kinds[name] == "number"]
+        number, text = polars.Float64, polars.String
+        self._schema = {name: number if kinds.get(name) == "number" else text for name in self.names}
+        levels = table.levels()
+        # A column of true and false is fitted as True and False, whatever wrote it.
+        self._booleans = [
+            name
+            for j, name in enumerate(names)
+            if kinds[name] == "category" and set(levels[j]) <= {"True", "False"}
+        ]
+
+    def pieces(self, place: Place) -> Iterator[Piece]:
+        """Return the pieces from a place on."""
+        rows, offset = place.rows, place.bytes or self._start
+        if place.bytes:
+            self._file.seek(place.bytes)
+        rest, size = b"", max(BLOCK, CELL * len(self.names))
+        while True:
+            read = self._file.read(size)
+            block = rest + read
+            end, lines = whole_rows(block, ended=not read)
+            rest = block[end:]
+            if end:
+                offset += end
+                piece = self._piece(rows, block[:end], lines, offset)
+                rows += piece.count
+                yield piece
+            if not read:
+                return
+
+    def _piece(self, first: int, body: bytes, lines: list[bytes] | None, offset: int) -> Piece:
+        count = len(lines) if lines is not None else body.count(b"\n") + (not body.endswith(b"\n"))
+        frame = self._fast(body, count, lines)
+        unread: dict[int, str] = {}
+        kept: Sequence[int] = range(count)
+        if frame is None:
+            frame, unread = self._careful(body.split(b"\n")[:count] if lines is None else lines)
+            kept = [row for row in range(count) if row not in unread]
+
+        @cache
+        def there() -> list[bytes]:
+            return body.split(b"\n") if lines is None else lines
+
+        def line(row: int) -> str:
+            return there()[row].rstrip(b"\r\n").decode(errors="backslashreplace")
+
+        return Piece(first, count, self._chosen(frame), kept, line, Place(first + count, offset), unread)
+
+    def _fast(self, body: bytes, count: int, lines: list[bytes] | None) -> Any | None:
+        """Return the frame where every line is a row without doubt."""
+        import polars
+
+        if lines is not None and not all(map(ROW.match, lines)):
+            return None
+        try:
+            frame = polars.read_csv(self._header + body, schema=self._schema)
+        except (polars.exceptions.PanicException, polars.exceptions.PolarsError) as error:
+            check_stopped(error)
+            return None
+        if len(frame) != count:
+            return None
+        # A line of too few cells is filled up without a word, one of too many is an error.
+        if lines is not None:
+            whole = not frame[self.names[-1]].null_count()
+        else:
+            whole = body.count(b",") == count * (len(self.names) - 1)
+        return frame if whole else None
+
+    def _careful(self, lines: list[bytes]) -> tuple[Any, dict[int, str]]:
+        """Return the rows among the lines as a frame, and why each other line is none."""
+        import polars
+
+        unread, good = {}, []
+        for row, line in enumerate(lines):
+            given, wanted = QUOTED.sub(b"", line).count(b",") + 1, len(self.names)
+            if not ROW.match(line):
+                unread[row] = "a quote out of place, or left open"
+            elif given != wanted:
+                unread[row] = f"{given} cell{'s' * (given != 1)}, {wanted} are wanted"
+            elif not _is_text(line):
+                unread[row] = "it is no text in UTF-8"
+            else:
+                good.append(row)
+        schema = dict.fromkeys(self.names, polars.String)
+        body = b"".join(lines[row].rstrip(b"\r\n") + b"\n" for row in good)
+        texts = (
+            polars.read_csv(self._header + body, schema=schema) if good else polars.DataFrame(schema=schema)
+        )
+        numbers = texts.with_columns(polars.col(self._numbers).cast(polars.Float64, strict=False))
+        wrong = set()
+        for name in self._numbers:
+            for i in (texts[name].is_not_null() & numbers[name].is_null()).arg_true().to_list():
+                wrong.add(i)
+                unread.setdefault(good[i], f"{texts[name][i]!r} in column {name!r} is no number")
+        right = [i for i in range(len(good)) if i not in wrong]
+        return numbers[right], unread
+
+    def _chosen(self, frame: Any) -> Any:
+        import polars
+
+        frame = frame.select(self.columns)
+        if not self._booleans:
+            return frame
+        cells = polars.col(self._booleans)
+        low = cells.str.to_lowercase()
+        return frame.with_columns(
+            polars.when(low.is_in(["true", "false"])).then(low.str.to_titlecase()).otherwise(cells)
+        )
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def whole_rows(block: bytes, *, ended: bool) -> tuple[int, list[bytes] | None]:
+    r"""Return where the last whole row ends, and the rows' lines, or None where each line is a row.
+
+    Parameters
+    ----------
+    block : bytes
+        Begins with a row.
+    ended : bool
+        Whether nothing comes after it.
+
+    Examples
+    --------
+    >>> whole_rows(b'1,2\n3,"4\n5"\n6', ended=False)
+    (12, [b'1,2\n', b'3,"4\n5"\n'])
+    """
+    if b'"' not in block:
+        return len(block) if ended else block.rfind(b"\n") + 1, None
+    lines = block.split(b"\n")
+    last = lines.pop()
+    lines = [line + b"\n" for line in lines] + ([last] if last and ended else [])
+    rows: list[bytes] = []
+    i = 0
+    while i < len(lines):
+        row, following = lines[i], i + 1
+        if row.count(b'"') % 2 and OPEN.match(row):
+            parts, size, odd = [row], len(row), True
+            while odd and following < len(lines) and size < LONGEST:
+                parts.append(lines[following])
+                size += len(lines[following])
+                odd ^= bool(lines[following].count(b'"') % 2)
+                following += 1
+            if odd and following == len(lines) and not ended and size < LONGEST:
+                break  # its end is in the next block
+            if odd:
+                following = i + 1  # it has none, so the line stands for itself
+            else:
+                row = b"".join(parts)
+        rows.append(row)
+        i = following
+    return sum(map(len, rows)), rows

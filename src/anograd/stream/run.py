@@ -1,0 +1,323 @@
+"""Files of any size become a file of scores: read, scored and kept piece by piece, written in the end."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import sys
+import tempfile
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial as bound
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from anograd import report, store
+from anograd._version import __version__
+from anograd.data import names, number_of_rows, scan
+from anograd.detectors import Detector, load
+from anograd.files import extra, is_pipe, opened, parquet_files
+from anograd.labelled import left_out, read_features
+from anograd.report import Floats, Judged
+from anograd.stream.batch import score_encoded
+from anograd.stream.delimited import Delimited
+from anograd.stream.partial import Partial
+from anograd.stream.pieces import InMemory, Parts, Piece, Place, Source, rows_of_a_piece
+from anograd.stream.verdicts import Summary, Verdicts
+from anograd.whole import written_whole
+
+STDOUT = "-"
+HEAD = 2**16  # bytes that tell a file from another one of the same size and time
+REJECTS = ("row", "reason", "line")
+SHOWN = 120  # letters of a row
+NO_NUMBER = "its score is no number; its values may be far outside of the training data"
+Submit = Callable[..., Callable[[], Floats]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A piece with its scores.
+
+    Attributes
+    ----------
+    first : int
+        Number of its first row.
+    scores : ndarray (b,)
+        NaN for a row that was rejected.
+    rejects : bytes
+        Lines of CSV that say why.
+    after : Place
+        Where the source goes on.
+    """
+
+    first: int
+    scores: Floats
+    rejects: bytes
+    after: Place
+
+
+def score_file(
+    model: str | Path,
+    data: str,
+    output: str,
+    *,
+    rule: Mapping[str, Any] | None = None,
+    label: str | None = None,
+    rejects: str | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Summary:
+    """Write row, score (high = anomalous), p_value and anomaly of each row to a file, whole or not at all.
+
+    Memory does not grow with the number of rows of a table in CSV or Parquet, but for 26 bytes a row where
+    the rule looks at all rows together. A run that was killed goes on where it was, when it is called again
+    with the same model, data and options.
+
+    Parameters
+    ----------
+    model : path
+        The folder that `Detector.save` wrote.
+    data : str
+        What `anograd.data.scan` takes; ``-`` for CSV on standard input.
+    output : str
+        ``x.csv``, ``x.parquet``, a device or pipe, or ``-`` for CSV on standard output.
+    rule : mapping, optional
+        Arguments of `Calibration.detect`, ``{"alpha": 0.05}`` by default. By `alpha` a row is judged alone;
+        any other rule waits for all of them.
+    label : str, optional
+        A column to leave out.
+    rejects : str, optional
+        A CSV file for rows of a table that cannot be read or scored: their number, the reason, and what was
+        given. Without it the first such row is an error.
+    tell : callable, optional
+        Is told in words where an earlier run is continued, or why it is not.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ValueError
+        A row that cannot be scored, no row at all, or files that cannot be read.
+    OSError
+        The disk is full, or writing is not allowed; what was scored is kept where that took a while.
+    """
+    detector = load(model)
+    verdicts = Verdicts(detector.calibration_, dict(rule or {"alpha": 0.05}), names(data))
+    strict = rejects is None
+    with ExitStack() as stack:
+        source = _source(detector, data, label, stack)
+        if verdicts.by_row and not _is_file(output):
+            return _pour(scored(detector, source, Place(), strict=strict), output, rejects, verdicts)
+        folder, resumes = _folder(output, data, stack)
+        key = _key(model, data, label, strict) if resumes else {"run": uuid.uuid4().hex}
+        partial, done = Partial(folder, key), False
+        try:
+            if partial.changed:
+                tell(f"starting anew: the {partial.changed[0]} changed since a run was interrupted")
+            if partial.place.rows:
+                tell(f"going on from row {partial.place.rows:,} of an interrupted run")
+            for piece in scored(detector, source, partial.place, strict=strict):
+                partial.add(piece.scores, piece.rejects, piece.after)
+            summary = _write(partial, output, rejects, verdicts)
+            done = True
+        finally:
+            partial.close(keep=resumes and partial.vouched and not done)
+    return summary
+
+
+def scored(detector: Detector, source: Source, place: Place, *, strict: bool) -> Iterator[Scored]:
+    """Return the pieces of a source with their scores, in order.
+
+    Several are scored at once, each by one thread, which keeps more cores busy than to share out a batch.
+
+    Parameters
+    ----------
+    detector : Detector
+    source : Source
+    place : Place
+        Where to begin.
+    strict : bool
+        Whether a row that cannot be scored is an error.
+
+    Raises
+    ------
+    ValueError
+        There is such a row, or no row at all.
+    """
+    rows = place.rows
+    with _workers(detector) as (count, submit):
+        waiting: deque[Callable[[], Scored]] = deque()
+        for piece in source.pieces(place):
+            rows += piece.count
+            waiting.append(_begin(detector, source, piece, submit, strict=strict))
+            if len(waiting) > count:
+                yield waiting.popleft()()
+        while waiting:
+            yield waiting.popleft()()
+    if not rows:
+        raise ValueError(f"{source.name} holds no row; at least one is wanted")
+
+
+def _begin(
+    detector: Detector, source: Source, piece: Piece, submit: Submit, *, strict: bool
+) -> Callable[[], Scored]:
+    """Encode a piece and begin to score it; return what waits for the end."""
+    found: Callable[[], Floats] = lambda: np.zeros(0)  # noqa: E731, of no row
+    places, why = np.zeros(0, dtype=np.int64), dict(piece.unread)
+    if number_of_rows(piece.X):
+        rows, sound, unsound = detector.encoder_.sound(detector, piece.X)
+        kept = np.asarray(piece.kept)
+        places = kept[sound]
+        why |= {int(kept[row]): reason for row, reason in unsound.items()}
+        if len(rows):
+            found = submit(score_encoded, detector, rows)
+    if strict and why:
+        raise _refused(source, piece, why)
+
+    def finish() -> Scored:
+        scores = np.full(piece.count, np.nan)
+        scores[places] = found()
+        why.update(dict.fromkeys(places[np.isnan(scores[places])].tolist(), NO_NUMBER))
+        if strict and why:
+            raise _refused(source, piece, why)
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerows((piece.first + row, why[row], piece.line(row)) for row in sorted(why))
+        return Scored(piece.first, scores, lines.getvalue().encode(), piece.after)
+
+    return finish
+
+
+def _refused(source: Source, piece: Piece, why: Mapping[int, str]) -> ValueError:
+    row = min(why)
+    line = piece.line(row)
+    return ValueError(
+        f"row {piece.first + row} of {source.name}, counted from 0, cannot be scored: {why[row]} (it is "
+        f"{line[:SHOWN] + '...' * (len(line) > SHOWN)}); mend or drop it, or let such rows go to a file and "
+        "the others be scored: --rejects rejects.csv"
+    )
+
+
+@contextmanager
+def _workers(detector: Detector) -> Iterator[tuple[int, Submit]]:
+    """Give how many pieces are scored at once, and a function that begins to call another one."""
+    threads = torch.get_num_threads()
+    if threads == 1 or detector._device().type != "cpu":
+        yield 1, bound
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield threads, lambda function, *given: pool.submit(function, *given).result
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _source(detector: Detector, data: str, label: str | None, stack: ExitStack) -> Source:
+    """Return where the rows come from."""
+    fitted = getattr(detector, "feature_names_in_", None)
+    table = detector.encoder_.table
+    if table is not None:
+        path = Path(data)
+        if is_pipe(data) or (path.suffix.lower() == ".csv" and path.is_file()):
+            extra("polars", "tables", path)
+            file, name = stack.enter_context(opened(data))
+            return Delimited(name, file, table, lambda there: left_out(there, data, label, fitted))
+        if files := parquet_files(data):
+            there = scan(data).collect_schema().names()
+            without = set(left_out(there, data, label, fitted))
+            columns = [name for name in there if name not in without]
+            table.check_columns(columns, len(columns))
+            return Parts(repr(data), files, columns)
+    X = read_features(data, label, fitted)
+    n = number_of_rows(X)
+    # Images are looked at as a whole, so that a flaw is named by its place among all of them.
+    return InMemory(repr(data), X, n if table is None or X.ndim != 2 else rows_of_a_piece(X.shape[1]))
+
+
+def _is_file(output: str) -> bool:
+    """Tell whether an output is a file to be replaced, not a pipe or device."""
+    return output != STDOUT and (not Path(output).exists() or Path(output).is_file())
+
+
+def _folder(output: str, data: str, stack: ExitStack) -> tuple[Path, bool]:
+    """Return where unfinished scores are kept, and whether a later run may go on there."""
+    if not _is_file(output):
+        return Path(stack.enter_context(tempfile.TemporaryDirectory())), False
+    target = Path(output).resolve()
+    return target.with_name(f".{target.name}.partial"), not is_pipe(data)
+
+
+def _key(model: str | Path, data: str, label: str | None, strict: bool) -> dict[str, Any]:
+    """Return what the scores depend on."""
+    manifest = (Path(model) / store.MANIFEST).read_bytes()  # which holds the sums of all other files
+    root = Path(data.partition(".npz:")[0] + ".npz" if ".npz:" in data else data)
+    within = [root / name for name in names(data) or ()]
+    files = within or parquet_files(data) or [root]
+    with files[0].open("rb") as file:
+        head = hashlib.sha256(file.read(HEAD)).hexdigest()
+    stats = [(str(path.resolve()), path.stat()) for path in files]
+    return {
+        "version of anograd": __version__,
+        "model": hashlib.sha256(manifest).hexdigest(),
+        "input": [data, head, *([name, one.st_size, one.st_mtime_ns] for name, one in stats)],
+        "options": [label, strict],
+    }
+
+
+def _pour(pieces: Iterator[Scored], output: str, rejects: str | None, verdicts: Verdicts) -> Summary:
+    """Write scores to a pipe or device as they come."""
+    with ExitStack() as stack:
+        aside = stack.enter_context(_rejects(rejects)) if rejects is not None else None
+
+        def judged() -> Iterator[Judged]:
+            for piece in pieces:
+                if aside is not None:
+                    aside.write(piece.rejects)
+                yield verdicts.of(piece.first, piece.scores)
+
+        _emit(output, judged())
+    return verdicts.summary
+
+
+def _write(partial: Partial, output: str, rejects: str | None, verdicts: Verdicts) -> Summary:
+    """Write what is to stay of a run that scored all rows; it can be killed and called again."""
+    if rejects is not None:
+        with _rejects(rejects) as aside:
+            for lines in partial.rejects():
+                aside.write(lines)
+    if not verdicts.by_row:
+        verdicts.look(partial.scores())
+
+    def judged() -> Iterator[Judged]:
+        first = 0
+        for scores in partial.scores():
+            yield verdicts.of(first, scores)
+            first += len(scores)
+
+    _emit(output, judged())
+    return verdicts.summary
+
+
+def _emit(output: str, pieces: Iterator[Judged]) -> None:
+    if output != STDOUT:
+        report.write_scores(output, pieces)
+        return
+    for text in report.scores_csv(pieces):
+        sys.stdout.write(text)
+
+
+@contextmanager
+def _rejects(path: str) -> Iterator[BinaryIO]:
+    with written_whole(path) as file:
+        file.write((",".join(REJECTS) + "\n").encode())
+        yield file
