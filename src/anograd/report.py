@@ -43,7 +43,7 @@ def scores_csv(pieces: Iterable[Judged]) -> Iterator[str]:
     >>> "".join(scores_csv([([0], np.array([0.1]), np.array([0.05]), np.array([True]))]))
     'row,score,p_value,anomaly\n0,0.1,0.05,1\n'
     """
-    yield ",".join(COLUMNS) + "\n"
+    head = ",".join(COLUMNS) + "\n"  # comes with the first piece: before it, all may still go wrong
     for rows, scores, p, alarms in pieces:
         # p values repeat themselves: each is written once.
         levels, level = np.unique(p, return_inverse=True)
@@ -51,7 +51,8 @@ def scores_csv(pieces: Iterable[Judged]) -> Iterator[str]:
         ending = (2 * level + alarms).tolist()
         names = rows.tolist() if isinstance(rows, np.ndarray) else map(_cell, rows)
         lines = zip(names, scores.tolist(), ending, strict=True)
-        yield "".join([f"{name},{score!r}{ends[end]}" for name, score, end in lines])
+        yield head + "".join([f"{name},{score!r}{ends[end]}" for name, score, end in lines])
+        head = ""
 
 
 def _cell(value: int | str) -> int | str:

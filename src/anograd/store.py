@@ -116,7 +116,9 @@ def read(folder: str | Path) -> Stored:
     if TENSORS not in contents:
         raise damaged(root, f"{MANIFEST} does not list {TENSORS}")
     try:
-        tensors = safetensors.torch.load(contents.pop(TENSORS))
+        read = safetensors.torch.load(contents.pop(TENSORS))
+        # Copies lie as torch lays its own tensors: where one begins decides how some products are rounded.
+        tensors = {name: tensor.clone() for name, tensor in read.items()}
         table = Table.from_skops(contents[TABLE]) if TABLE in contents else None
     except SafetensorError as error:
         raise damaged(root, f"{TENSORS}: {error}") from error

@@ -71,7 +71,8 @@ def resumed(folder: Path) -> None:
 def typed(folder: Path, rank: int) -> None:
     """Fit by the command line, and keep what it says."""
     np.save(folder / f"x{rank}.npy", TABLE)
-    line = ["fit", f"{folder}/x{rank}.npy", "-o", f"{folder}/typed", "--epochs", "4", "--device", "cpu"]
+    line = ["fit", f"{folder}/x{rank}.npy", "-o", f"{folder}/typed", "--detector", "gradcon"]
+    line += ["--epochs", "4", "--device", "cpu"]
     result = CliRunner().invoke(app, line)
     (folder / f"said{rank}").write_text(f"{result.exit_code} {result.output}")
 

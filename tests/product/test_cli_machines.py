@@ -178,7 +178,7 @@ def test_ctrl_c_that_polars_makes_an_error_of_is_still_ctrl_c(place, table_model
         raise pl.exceptions.ComputeError("KeyboardInterrupt: ")
 
     monkeypatch.setattr(pl, "read_csv", stop)
-    result = run("score", table_model, place / "x.csv", "-o", "-")
+    result = run("score", table_model, place / "x.csv", "-o", "-", "--label", "class")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "stopped\n")
 
 
