@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -40,7 +41,8 @@ from anograd.target import Target
 from anograd.train import Observer
 
 ROUNDING = 1e-9
-SCORED_AT_ONCE = 512  # rows; enough to keep the kernels busy, small enough to stay in bounded memory
+SCORED_AT_ONCE, MOST_AT_ONCE = 512, 2048  # rows; the fewer numbers each has, the more keep the kernels busy
+NUMBERS_AT_ONCE = 2**17
 MOST_USUAL = 512  # normal rows that tell what is usual
 Floats = NDArray[np.float64]
 
@@ -369,7 +371,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _at_once(self) -> int:
         """Return how many rows are scored at once."""
-        return SCORED_AT_ONCE
+        wanted = NUMBERS_AT_ONCE // max(1, math.prod(self.encoder_.shape))
+        return min(MOST_AT_ONCE, max(SCORED_AT_ONCE, 1 << (wanted.bit_length() - 1)))
 
     def _device(self) -> torch.device:
         if self.device == "auto":

@@ -124,7 +124,8 @@ class Parts:
 
 def rows_of_a_piece(columns: int) -> int:
     """Return how many rows of a table are held at once."""
-    return max(FEWEST, min(MOST, CELLS // max(1, columns)))
+    wanted = max(1, CELLS // max(1, columns))
+    return max(FEWEST, min(MOST, 1 << (wanted.bit_length() - 1)))  # whole passes of the network
 
 
 def _piece(first: int, X: Any) -> Piece:
