@@ -34,7 +34,10 @@ model, *pairs = sys.argv[1:]
 began = time.perf_counter()
 for data, output in zip(pairs[::2], pairs[1::2]):
     score_file(model, data, output)
-print(time.perf_counter() - began)
+seconds = time.perf_counter() - began
+# Not getrusage, in which the memory of the process that started this one counts.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(seconds, int(peak.split()[1]) / 1024)
 """
 # Seconds of scoring, MiB at the peak of all processes together, and files of scores in the order of the rows.
 Run = tuple[float, float, list[Path]]
@@ -116,14 +119,11 @@ def _run(model: Path, shares: Sequence[Sequence[tuple[Path, Path]]], threads: in
     ]
     seconds, peak = 0.0, 0.0
     for process in running:
-        assert process.stdout is not None
-        said = process.stdout.read()
-        process.stdout.close()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        said, _ = process.communicate()
         if process.returncode:
             raise SystemExit(f"a process ended with {process.returncode}")
-        seconds, peak = max(seconds, float(said)), peak + used.ru_maxrss / 1024
+        taken, held = map(float, said.split())
+        seconds, peak = max(seconds, taken), peak + held
     return seconds, peak
 
 

@@ -68,3 +68,14 @@ def test_what_is_no_table_is_refused(detector):
         score_batch(detector, FRAME, row="number")
     with pytest.raises(ValueError, match="seen at fit time, yet now missing"):
         score_batch(detector, FRAME.drop("maker"))
+
+
+def test_rows_of_any_width_are_scored_some_at_once():
+    class Rows:
+        shape = (40,)
+
+    detector = GradCon()
+    detector.encoder_ = Rows()
+    for shape, size in [((40,), 2048), ((3,), 2048), ((100,), 1024), ((28 * 28,), 512), ((3, 512, 512), 512)]:
+        detector.encoder_.shape = shape
+        assert detector._at_once() == size

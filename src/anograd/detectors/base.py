@@ -371,7 +371,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _at_once(self) -> int:
         """Return how many rows are scored at once."""
-        wanted = NUMBERS_AT_ONCE // max(1, math.prod(self.encoder_.shape))
+        wanted = max(1, NUMBERS_AT_ONCE // max(1, math.prod(self.encoder_.shape)))
         return min(MOST_AT_ONCE, max(SCORED_AT_ONCE, 1 << (wanted.bit_length() - 1)))
 
     def _device(self) -> torch.device:
