@@ -11,6 +11,7 @@ An engine is a function in `ENGINES`; one that is added there is measured and co
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -38,6 +39,14 @@ seconds = time.perf_counter() - began
 # Not getrusage, in which the memory of the process that started this one counts.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(seconds, int(peak.split()[1]) / 1024)
+"""
+RAY = """
+import sys, time
+from anograd.scale import score_on_ray
+model, data, output = sys.argv[1:]
+began = time.perf_counter()
+score_on_ray(model, data, output, workers=2)
+print(time.perf_counter() - began)
 """
 # Seconds of scoring, MiB at the peak of all processes together, and files of scores in the order of the rows.
 Run = tuple[float, float, list[Path]]
@@ -105,7 +114,33 @@ def two_processes(model: Path, parts: Sequence[Path], place: Path) -> Run:
     return *_run(model, [pairs[::2], pairs[1::2]], 1), [output for _, output in pairs]
 
 
-ENGINES: dict[str, Engine] = {"one process": one_process, "two processes": two_processes}
+def two_ray_workers(model: Path, parts: Sequence[Path], place: Path) -> Run:
+    """Score with two workers of Ray; its start and end are in the seconds, all its processes in the peak."""
+    import psutil
+
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "POLARS_MAX_THREADS": "1"}
+    command = [sys.executable, "-c", RAY, str(model), str(parts[0].parent), str(place)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    peak = 0.0
+    while process.poll() is None:
+        total = 0
+        for one in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += one.memory_info().rss
+        peak = max(peak, total / 2**20)
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"Ray's process ended with {process.returncode}")
+    assert process.stdout is not None
+    with process.stdout:
+        return float(process.stdout.read()), peak, [place / part.name for part in parts]
+
+
+ENGINES: dict[str, Engine] = {
+    "one process": one_process,
+    "two processes": two_processes,
+    "two Ray workers": two_ray_workers,
+}
 
 
 def _run(model: Path, shares: Sequence[Sequence[tuple[Path, Path]]], threads: int) -> tuple[float, float]:

@@ -169,7 +169,9 @@ def _ray() -> Iterator[Any]:
         raise ImportError("scoring on Ray needs ray: pip install 'anograd[ray]'") from error
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # Left alone, Ray would join whatever cluster it finds a note of, even of one that is no more.
+        address = None if os.environ.get("RAY_ADDRESS") else "local"
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
     bars, context.enable_progress_bars = context.enable_progress_bars, False
     loggers = [logging.getLogger(name) for name in ("ray.data", "ray")]
