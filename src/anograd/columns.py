@@ -19,7 +19,7 @@ NUMBERS = (
 )
 CATEGORIES = ("str", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
 MOST_LEVELS = 100
-FEW, MOST_DISTINCT = 50, 0.9  # in more than a few rows, texts that are almost all different are no categories
+FEW, MOST_DISTINCT = 40, 0.9  # in more than a few rows, texts that are almost all different are no categories
 TIMES = ("date", "time", "duration", "period", "month")
 
 
