@@ -20,6 +20,7 @@ import tables_gradient
 import tables_onnx
 import tables_published
 import tables_r2ad2
+import tables_scale
 import tables_score_test
 import tables_service
 import tables_verdicts
@@ -131,6 +132,7 @@ TABLES = {
     "training": training,
     "gpu": gpu,
     "false-alarms": false_alarms,
+    **tables_scale.TABLES,
     **tables_r2ad2.TABLES,
     **tables_gradient.TABLES,
     **tables_score_test.TABLES,
