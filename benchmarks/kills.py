@@ -133,6 +133,15 @@ def score(folder: Path) -> None:
     command("score", MODELS / "one", MODELS / "many.npy", "-o", folder / "scores.csv")
 
 
+def score_long(folder: Path) -> None:
+    """Score for some seconds, so that a run goes on where the journal says."""
+    command("score", MODELS / "one", MODELS / "long.npy", "-o", folder / "scores.csv")
+
+
+def export(folder: Path) -> None:
+    command("export", MODELS / "one", "-o", folder / "model.onnx")
+
+
 def tasks() -> dict[str, Task]:
     """Return what is killed, by name."""
     return {
@@ -140,6 +149,8 @@ def tasks() -> dict[str, Task]:
         "save": Task(save),
         "save, two renames": TwoRenames(in_two_renames),
         "score": OfFile(score, "scores.csv"),
+        "score, long": OfFile(score_long, "scores.csv"),
+        "export": OfFile(export, "model.onnx"),
     }
 
 
@@ -152,6 +163,7 @@ def prepare() -> None:
     ag.GradDensity(epochs=2, random_state=0).fit(rows).save(MODELS / "one")
     ag.GradDensity(epochs=2, random_state=1).fit(rows).save(MODELS / "other")
     np.save(MODELS / "many.npy", draw.normal(size=(30_000, 6)))
+    np.save(MODELS / "long.npy", draw.normal(size=(800_000, 6)))
 
 
 def start(task: Task, folder: Path) -> int:
