@@ -76,6 +76,11 @@ def write(
         ) from error
 
 
+def fingerprint(folder: str | Path) -> str:
+    """Return what tells a stored model from others: the checksum of its manifest, which has all others."""
+    return hashlib.sha256((Path(folder) / MANIFEST).read_bytes()).hexdigest()
+
+
 def read(folder: str | Path) -> Stored:
     """Return the model that a folder holds, after every checksum has been compared.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -192,10 +191,9 @@ def _wanted(scorer: Scorer, there: Sequence[str]) -> list[str]:
 
 def _origin(scorer: Scorer, part: Part) -> dict[str, Any]:
     """Return what the scores of a part depend on."""
-    manifest = (Path(scorer.model) / store.MANIFEST).read_bytes()  # it has the sums of all else
     about = os.stat(part.source)
     return {
-        "model": hashlib.sha256(manifest).hexdigest(),
+        "model": store.fingerprint(scorer.model),
         "alpha": scorer.alpha,
         "columns": list(scorer.columns),
         "source": [about.st_size, about.st_mtime_ns],

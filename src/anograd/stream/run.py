@@ -259,7 +259,6 @@ def _folder(output: str, data: str, stack: ExitStack) -> tuple[Path, bool]:
 
 def _key(model: str | Path, data: str, label: str | None, strict: bool) -> dict[str, Any]:
     """Return what the scores depend on."""
-    manifest = (Path(model) / store.MANIFEST).read_bytes()  # which holds the sums of all other files
     root = Path(data.partition(".npz:")[0] + ".npz" if ".npz:" in data else data)
     within = [root / name for name in names(data) or ()]
     files = within or parquet_files(data) or [root]
@@ -268,7 +267,7 @@ def _key(model: str | Path, data: str, label: str | None, strict: bool) -> dict[
     stats = [(str(path.resolve()), path.stat()) for path in files]
     return {
         "version of anograd": __version__,
-        "model": hashlib.sha256(manifest).hexdigest(),
+        "model": store.fingerprint(model),
         "input": [data, head, *([name, one.st_size, one.st_mtime_ns] for name, one in stats)],
         "options": [label, strict],
     }
