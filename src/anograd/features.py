@@ -15,13 +15,14 @@ from torch import Tensor
 
 from anograd.activations import activations
 from anograd.constraint import COSINE_FLOOR
-from anograd.gradients import Sketch, per_sample
+from anograd.gradients import PerSample, Sketch, per_sample
 from anograd.represent import cosine
 from anograd.target import Target
 
 ALIKE = Sketch(size=32)
 KINDS = ("norm", "cosine", "sketch", "full")
 References = Sequence[Mapping[str, Tensor]]
+Sampler = Callable[..., PerSample]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def read_gradients(
     references: References = (),
     sketch: Sketch = ALIKE,
     memory: str | int = "1GiB",
+    sample: Sampler = per_sample,
 ) -> Features:
     """Return losses and gradient features of rows.
 
@@ -95,6 +97,8 @@ def read_gradients(
         For "sketch".
     memory : str or int, default "1GiB"
         As in `anograd.per_sample`.
+    sample : callable, optional
+        What finds the gradients' quantities: `anograd.per_sample`, or another of its kind.
 
     Examples
     --------
@@ -106,7 +110,7 @@ def read_gradients(
     if kind != "cosine":
         unit = unit and kind in ("sketch", "full")
         wanted = ("loss", kind, "norm") if unit else ("loss", kind)
-        found = per_sample(target, x, wanted, sketch=sketch, memory=memory)
+        found = sample(target, x, wanted, sketch=sketch, memory=memory)
         values = getattr(found, kind)
         assert found.loss is not None
         if unit:
@@ -118,7 +122,7 @@ def read_gradients(
         return Features(found.loss, values)
     columns = []
     for reference in references:
-        found = per_sample(target, x, ("loss", "norm", "inner"), reference=reference, memory=memory)
+        found = sample(target, x, ("loss", "norm", "inner"), reference=reference, memory=memory)
         columns.append(cosine(found, reference))
     assert found.loss is not None
     return Features(found.loss, torch.cat(columns, dim=1))

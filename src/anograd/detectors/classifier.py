@@ -104,7 +104,7 @@ class GradNorm(ClassifierDetector):
             )
         return Target.adopt(target.module, loss="uniform", layers=target.layers[-1])
 
-    def _read(self, rows: Tensor) -> Features:
+    def _read(self, rows: Tensor, score: nn.Module | None = None) -> Features:
         loss, inputs, output = self._outputs(rows)
         return Features(loss, torch.stack([inputs.abs().sum(1), output], dim=1))
 

@@ -20,7 +20,6 @@ from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
 from anograd.detectors.split import Split
-from anograd.gradients import per_sample
 from anograd.represent import cosine
 from anograd.score import gradcon_score
 from anograd.spill import Rows
@@ -243,7 +242,7 @@ class GradCon(NetworkDetector):
         self, rows: Tensor, want: Sequence[str] = ("loss", "norm", "inner")
     ) -> tuple[Tensor, Tensor]:
         """Return the reconstruction errors (n,) and, where norm and inner are wanted, the cosines (n, l)."""
-        found = per_sample(self.target_, rows, want, reference=self.reference_)
+        found = self._sampler()(self.target_, rows, want, reference=self.reference_)
         assert found.loss is not None
         return found.loss, cosine(found, self.reference_) if "inner" in want else rows.new_zeros(0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +32,7 @@ from anograd.features import (
 )
 from anograd.gradients import Sketch
 from anograd.gradients.planning import parse_memory
+from anograd.score import LabelledNorms, NormDensity
 from anograd.spill import Rows
 from anograd.target import Target
 from anograd.train import Observer, TrainingPlan, seeded, train
@@ -38,6 +40,7 @@ from anograd.train import Observer, TrainingPlan, seeded, train
 MOST_ROWS = 20_000  # normal rows that a score learns from
 NOISE_ROWS = 200  # that stand for anomalies where a score needs some and none is known
 READ_AT_ONCE = 256
+LOGARITHMIC = (NormDensity, LabelledNorms)
 
 
 class PostHocDetector(NetworkDetector):
@@ -135,7 +138,7 @@ class PostHocDetector(NetworkDetector):
         check_is_fitted(self)
 
         def joined(rows: Tensor) -> Tensor:
-            read = self._read(rows)
+            read = self._read(rows, self.score_)
             return torch.cat([read.loss.unsqueeze(1).to(read.values), read.values], dim=1)
 
         return self._batched(joined, self._encode(X))
@@ -150,11 +153,14 @@ class PostHocDetector(NetworkDetector):
             return [f"{name} cosine {which}" for which in whose for name in layers]
         return [f"{self.representation} {i}" for i in range(self.columns_[0])]
 
-    def _read(self, rows: Tensor) -> Features:
-        rows = self._precise(rows)
+    def _read(self, rows: Tensor, score: nn.Module | None = None) -> Features:
+        """Return what a score reads of the gradients; the score, once fitted, says where it needs digits."""
+        rows, sample = self._precise(rows), self._sampler()
+        if isinstance(score, LOGARITHMIC) and self._is_steady():
+            sample = partial(sample, unsure=score.unsure)
         return read_gradients(
             self.target_, rows, self.representation, unit=self.unit, references=self.references_,
-            sketch=self.sketch_, memory=self.memory,
+            sketch=self.sketch_, memory=self.memory, sample=sample,
         )  # fmt: skip
 
     def _shown(self, rows: Tensor) -> Features:
@@ -173,7 +179,7 @@ class PostHocDetector(NetworkDetector):
         return scores
 
     def _score_batch(self, rows: Tensor) -> Tensor:
-        return self._scored(self.score_, self._read(rows))
+        return self._scored(self.score_, self._read(rows, self.score_))
 
     def _memory(self) -> int:
         return parse_memory(self.memory)
@@ -254,7 +260,7 @@ class PostHocDetector(NetworkDetector):
         layers = of_layers(self.target_, self.representation, self.sketch_, self.columns_[0])
 
         def read(rows: Tensor) -> Tensor:
-            found = self._read(rows)
+            found = self._read(rows, self.score_)
             return torch.cat([found.loss.unsqueeze(1).double(), found.values.double()], dim=1)
 
         def score(values: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from anograd.checkpoint import digest
 from anograd.detectors import checks
 from anograd.detectors.base import Detector
 from anograd.detectors.checks import HandedIn
+from anograd.features import Sampler
+from anograd.gradients import per_sample, steady
 from anograd.losses import bce_with_logits, kl_divergence
 from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
 from anograd.target import Target
@@ -81,6 +83,16 @@ class NetworkDetector(Detector):
     def _adopt(self, target: Target) -> None:
         self.target_, self.network_ = target, {"kind": "adopted", "class": type(target.module).__qualname__}
         self.digest_ = self._fingerprint_of_network()
+
+    def _is_steady(self) -> bool:
+        """Tell whether rows that single precision cannot tell are computed again in double.
+
+        Of networks for images, with thousands of ReLUs each. On a GPU each batch would be waited for.
+        """
+        return self.network_["kind"] in ("cae", "vae") and self._device().type == "cpu"
+
+    def _sampler(self) -> Sampler:
+        return steady if self._is_steady() else per_sample
 
     def _own(self, rows: Tensor, seed: int) -> tuple[Target, Penalty | None]:
         """Return a fresh network for rows like these, on the device, and what its training adds."""

@@ -15,7 +15,6 @@ from anograd.detectors.network import DECODER
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.rows import Missing
-from anograd.gradients import per_sample
 from anograd.score import ScoreTest
 from anograd.target import Target
 from anograd.train import Observer
@@ -195,7 +194,9 @@ class GradScoreTest(PostHocDetector):
             entries = slice(starts[name], starts[name] + gradients[0].numel())
             return score.part(gradients, entries, self.direction)
 
-        found = per_sample(self.target_, self._precise(rows), ("loss", "fold"), fold=fold, memory=self.memory)
+        found = self._sampler()(
+            self.target_, self._precise(rows), ("loss", "fold"), fold=fold, memory=self.memory
+        )
         assert found.loss is not None
         assert found.fold is not None
         return found.fold.double(), found.loss

@@ -9,5 +9,18 @@ from anograd.gradients.engine import PerSample, per_sample
 from anograd.gradients.planning import Plan, plan
 from anograd.gradients.rules import Direct, Lookup, Outer, rule
 from anograd.gradients.sketch import Sketch
+from anograd.gradients.steady import doubled, steady
 
-__all__ = ["Direct", "Lookup", "Outer", "PerSample", "Plan", "Sketch", "per_sample", "plan", "rule"]
+__all__ = [
+    "Direct",
+    "Lookup",
+    "Outer",
+    "PerSample",
+    "Plan",
+    "Sketch",
+    "doubled",
+    "per_sample",
+    "plan",
+    "rule",
+    "steady",
+]

@@ -14,10 +14,11 @@ from anograd.gradients.planning import ROWS, RULE, VMAP, Plan, plan
 from anograd.gradients.reduce import reduce
 from anograd.gradients.rules import Direct, Factors, find_rule
 from anograd.gradients.sketch import Sketch
-from anograd.gradients.tape import record
+from anograd.gradients.tape import Tape, record
 from anograd.target import Target
 
-QUANTITIES = ("loss", "norm", "inner", "full", "sketch", "fold")
+QUANTITIES = ("loss", "norm", "inner", "full", "sketch", "fold", "kink")
+OF_FORWARD = ("loss", "kink")
 Fold = Callable[[str, Tensor], Tensor]
 
 
@@ -39,6 +40,9 @@ class PerSample:
         The sketches, joined in order.
     fold : torch.Tensor, (n, j)
         What the caller's own reduction gave, parameter after parameter.
+    kink : torch.Tensor, (n,)
+        How near each row comes to the kink of an `nn.ReLU`, in units of the largest input that it has there;
+        0 at the kink, where a gradient jumps.
     layers : tuple of str
         The chosen parameters, in the order of the columns.
     """
@@ -49,6 +53,7 @@ class PerSample:
     full: Tensor | None
     sketch: Tensor | None
     fold: Tensor | None
+    kink: Tensor | None
     layers: tuple[str, ...]
 
 
@@ -76,7 +81,7 @@ def per_sample(
     x : torch.Tensor, (n, ...)
         Rows first; on the network's device.
     want : collection of str, default ("loss", "norm")
-        Any of "loss", "norm", "inner", "full", "sketch", "fold".
+        Any of "loss", "norm", "inner", "full", "sketch", "fold", "kink".
     reference : mapping of str to torch.Tensor, optional
         For "inner": a tensor of the parameter's shape for each chosen parameter's name.
     sketch : Sketch, optional
@@ -185,8 +190,8 @@ def _one_chunk(
     sketch: Sketch,
     fold: Fold | None,
 ) -> dict[str, Tensor]:
-    loss, factors = _factors(target, planned, x, anything=set(wanted) != {"loss"})
-    columns: dict[str, list[Tensor]] = {name: [] for name in wanted if name != "loss"}
+    columns: dict[str, list[Tensor]] = {name: [] for name in wanted if name not in OF_FORWARD}
+    tape, factors = _factors(target, planned, x, anything=bool(columns), kinks="kink" in wanted)
     if columns:
         for name, parameter in target.parameters().items():
             like = _float32(parameter) if planned.autocast else parameter
@@ -198,16 +203,17 @@ def _one_chunk(
             for quantity, column in reduced.items():
                 columns[quantity].append(column)
     found = {name: torch.cat(column, dim=1) for name, column in columns.items()}
-    return {**found, "loss": loss} if "loss" in wanted else found
+    of_forward = {"loss": tape.loss.detach(), "kink": tape.kink}
+    return found | {name: one for name, one in of_forward.items() if name in wanted and one is not None}
 
 
 def _factors(
-    target: Target, planned: Plan, x: Tensor, anything: bool
-) -> tuple[Tensor, dict[str, list[Factors]]]:
-    """Return the losses and, for each chosen parameter, the factors of each of its uses."""
+    target: Target, planned: Plan, x: Tensor, anything: bool, kinks: bool
+) -> tuple[Tape, dict[str, list[Factors]]]:
+    """Return the forward pass and, for each chosen parameter, the factors of each of its uses."""
     ruled = planned.by(RULE) if anything else ()
     layers = list(dict.fromkeys(layer for layer, _ in planned.calls)) if ruled else []
-    tape = record(target, x, layers, ruled, planned.autocast)
+    tape = record(target, x, layers, ruled, planned.autocast, kinks)
     if ruled and tuple((call.layer, call.part) for call in tape.calls) != planned.calls:
         raise ValueError(
             "the network called its layers in another order than for the first rows, so what a row goes "
@@ -238,7 +244,7 @@ def _factors(
         for name, parameter in target.parameters().items():
             if not factors[name]:  # never called, so nothing depends on it
                 factors[name].append(Direct(parameter.detach().new_zeros(1).expand(len(x), *parameter.shape)))
-    return tape.loss.detach(), factors
+    return tape, factors
 
 
 def _fallen_back(target: Target, planned: Plan, x: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
 from anograd.gradients.expanded import expandable, expanding
+from anograd.gradients.kinks import nearest, watching
 from anograd.losses import check_rows
 from anograd.target import Target, evaluating
 
@@ -48,6 +49,7 @@ class Tape:
     calls: tuple[Call, ...]
     stand_ins: dict[str, Tensor]
     refused: dict[str, str]  # layers that were not expanded, and why
+    kink: Tensor | None  # (n,), how near each row comes to one
 
     def gradients(self) -> list[Tensor]:
         """Return d, the gradient of each row's loss at the output of each call; uses the graph up."""
@@ -68,6 +70,7 @@ def record(
     layers: Sequence[str],
     parameters: Sequence[str],
     autocast: torch.dtype | None = None,
+    kinks: bool = False,
 ) -> Tape:
     """Return the tape of one forward pass over a batch.
 
@@ -81,6 +84,8 @@ def record(
         Parameter names that take part in the graph.
     autocast : torch.dtype, optional
         What products are computed in.
+    kinks : bool, default False
+        Whether to note how near each row comes to a kink.
     """
     stand_ins = {
         name: p.detach().requires_grad_(name in parameters) for name, p in target.module.named_parameters()
@@ -101,7 +106,11 @@ def record(
 
         return hook
 
-    with forward_pass(target), torch.enable_grad(), expanding(target.module, wanted, note) as refused:
+    watched: AbstractContextManager[list[Tensor]] = watching(target.module) if kinks else nullcontext([])
+    with (
+        forward_pass(target), torch.enable_grad(), expanding(target.module, wanted, note) as refused,
+        watched as near,
+    ):  # fmt: skip
         hooks = [
             layer.register_forward_hook(hook_of(name), with_kwargs=True)
             for name in layers
@@ -113,7 +122,8 @@ def record(
             for hook in hooks:
                 hook.remove()
     loss = check_rows(loss, len(x))
-    return Tape(loss, tuple(calls), {name: stand_ins[name] for name in parameters}, refused)
+    kink = nearest(near, loss.detach()) if kinks else None
+    return Tape(loss, tuple(calls), {name: stand_ins[name] for name in parameters}, refused, kink)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def one_pass(
     joined = {name: torch.cat(columns, dim=1) for name, columns in found.items()}
     return PerSample(
         loss=tape.loss.detach(), norm=joined.get("norm"), inner=joined.get("inner"), full=joined.get("full"),
-        sketch=joined.get("sketch"), fold=None, layers=target.layers,
+        sketch=joined.get("sketch"), fold=None, kink=None, layers=target.layers,
     )  # fmt: skip
 
 

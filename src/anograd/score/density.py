@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from anograd.features import Features, Samples
+from anograd.gradients import PerSample
 
 FLOOR = 1e-12  # of a squared length, so that a layer without gradient has a logarithm
+SHORT = 1e-2  # of a usual length: float32 then leaves few digits of the logarithm
 LEAST_SPREAD = 1e-2  # of a logarithm: a layer that never moves says a lot when it does, not infinitely much
 
 
@@ -22,6 +24,19 @@ def moments(pieces: list[Tensor], least: float) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (k,), the latter `least` at least, of rows in pieces (b, k)."""
     rows = torch.cat(pieces)
     return rows.mean(0), rows.std(0, correction=0).clamp_min(least)
+
+
+def shorter(norms: Tensor | None, mean: Tensor) -> Tensor:
+    """Return which rows have a gradient far shorter than usual, (n,) bool, its summands cancelling.
+
+    Parameters
+    ----------
+    norms : torch.Tensor, (n, l)
+    mean : torch.Tensor, (l,)
+        Of the logarithms of squared lengths.
+    """
+    assert norms is not None
+    return (norms < SHORT * (0.5 * mean).exp().to(norms)).any(1)
 
 
 class NormDensity(nn.Module):
@@ -64,6 +79,10 @@ class NormDensity(nn.Module):
         """Learn mean and spread of the logarithms from normal rows."""
         logs = [log_squares(piece.values) for piece in samples.train()]
         self.mean, self.spread = moments(logs, LEAST_SPREAD)
+
+    def unsure(self, found: PerSample) -> Tensor:
+        """Return which rows' lengths want more digits than float32 has, (n,) bool."""
+        return shorter(found.norm, self.mean)
 
     def forward(self, features: Features) -> Tensor:
         """Return the scores, (n,) float64, of lengths (n, l)."""

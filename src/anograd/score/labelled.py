@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from anograd.features import Features, Samples
-from anograd.score.density import LEAST_SPREAD, log_squares, moments
+from anograd.gradients import PerSample
+from anograd.score.density import LEAST_SPREAD, log_squares, moments, shorter
 
 
 class LabelledNorms(nn.Module):
@@ -56,6 +57,10 @@ class LabelledNorms(nn.Module):
 
     def _numbers(self, features: Features) -> Tensor:
         return torch.cat([log_squares(features.values), features.loss.double().unsqueeze(1)], dim=1)
+
+    def unsure(self, found: PerSample) -> Tensor:
+        """Return which rows' lengths want more digits than float32 has, (n,) bool."""
+        return shorter(found.norm, self.mean[:-1])
 
     def forward(self, features: Features) -> Tensor:
         """Return the scores, (n,) float64, of losses and lengths (n, l)."""
