@@ -10,11 +10,14 @@ from torch import Tensor
 
 from anograd.detectors import R2AD2, Detector, GradCon, GradNorm
 from anograd.detectors.gradient import PostHocDetector
+from anograd.detectors.network import NetworkDetector
 from anograd.features import Features
+from anograd.gradients import doubled
 from anograd.gradients.planning import plan
 from anograd.onnx.passes import check_rules, one_pass
 from anograd.represent import cosine
 from anograd.score import gradcon_score
+from anograd.target import Target
 
 Score = Callable[[Tensor], Tensor]
 
@@ -52,15 +55,27 @@ def check_kind(detector: Any) -> None:
 
 
 def _gradcon(detector: GradCon, rows: Tensor) -> Score:
-    target, reference = detector.target_, detector.reference_
-    planned = check_rules(plan(target, rows))
+    target, real = _steady(detector)
+    reference = {name: one.to(real) for name, one in detector.reference_.items()}
+    planned = check_rules(plan(target, _as(rows, real)))
 
     def score(x: Tensor) -> Tensor:
-        found = one_pass(target, planned, x, ("loss", "norm", "inner"), reference=reference)
+        found = one_pass(target, planned, _as(x, real), ("loss", "norm", "inner"), reference=reference)
         assert found.loss is not None
         return gradcon_score(found.loss, cosine(found, reference), detector.beta)
 
     return score
+
+
+def _steady(detector: NetworkDetector) -> tuple[Target, torch.dtype]:
+    """Return the target to write and its type: double where PyTorch's scores are what double would give."""
+    target = doubled(detector.target_) if detector._is_steady() else detector.target_
+    floating = (one.dtype for one in target.module.parameters() if one.is_floating_point())
+    return target, next(floating, torch.float32)
+
+
+def _as(x: Tensor, real: torch.dtype) -> Tensor:
+    return x.to(real) if x.is_floating_point() else x
 
 
 def _r2ad2(detector: R2AD2, rows: Tensor) -> Score:
@@ -84,25 +99,19 @@ def _r2ad2(detector: R2AD2, rows: Tensor) -> Score:
 
 
 def _post_hoc(detector: PostHocDetector, rows: Tensor) -> Score:
-    target, kind = detector.target_, detector.representation
-
-    def precise(x: Tensor) -> Tensor:
-        return x.to(detector.dtype_) if x.is_floating_point() else x
-
+    (target, real), kind = _steady(detector), detector.representation
+    references = [{name: value.to(real) for name, value in one.items()} for one in detector.references_]
     if isinstance(detector, GradNorm):  # whose gradient is a product of what the forward pass shows
         return lambda x: detector.score_(detector._read(x))
-    planned = check_rules(plan(target, precise(rows)))
+    planned = check_rules(plan(target, _as(rows, real)))
 
     def read(x: Tensor) -> Features:
         if kind == "cosine":
             passes = [
                 one_pass(target, planned, x, ("loss", "norm", "inner"), reference=reference)
-                for reference in detector.references_
+                for reference in references
             ]
-            cosines = [
-                cosine(found, reference)
-                for found, reference in zip(passes, detector.references_, strict=True)
-            ]
+            cosines = [cosine(found, reference) for found, reference in zip(passes, references, strict=True)]
             assert passes[0].loss is not None
             return Features(passes[0].loss, torch.cat(cosines, dim=1))
         unit = detector.unit and kind in ("sketch", "full")
@@ -111,7 +120,7 @@ def _post_hoc(detector: PostHocDetector, rows: Tensor) -> Score:
         return Features(found.loss, getattr(found, kind))
 
     def score(x: Tensor) -> Tensor:
-        scores: Tensor = detector.score_(read(precise(x)))
+        scores: Tensor = detector.score_(read(_as(x, real)))
         return scores
 
     return score
