@@ -32,7 +32,7 @@ def steady(
 ) -> PerSample:
     """Return what `anograd.per_sample` does, of a float32 network, as double precision would have it.
 
-    Rows that come so near to the kink of a ReLU that rounding decides on which side they are, one or two in
+    Rows that come so near to the kink of a ReLU that rounding decides on which side they are, one to three in
     a hundred images, are computed again by a copy of the network in double precision.
 
     Parameters
