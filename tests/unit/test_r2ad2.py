@@ -139,6 +139,15 @@ def test_the_score_is_the_sum_of_two_surprises(fitted: R2AD2) -> None:
     assert float(fixed.scorer_.weight) == 0.7
 
 
+def test_a_given_weight_leaves_the_share_of_gradients_to_the_known() -> None:
+    X, y, _, _ = tumours()
+    detector = R2AD2(novelty=0.25, random_state=0).fit(X, y)
+    tried = [one for one in detector.weights_tried_ if one["weight"] == 0]
+    ranked = {one["share"]: one["auroc"] + one["average_precision"] for one in tried}
+    assert len(set(ranked.values())) > 1
+    assert {float(alarm.share) for alarm in detector.scorer_.alarms} == {max(ranked, key=ranked.__getitem__)}
+
+
 def test_columns_stand_beside_gradients_unless_left_out(fitted: R2AD2) -> None:
     X, y, test, truth = tumours()
     alone = clone(fitted).set_params(columns=False).fit(X, y)

@@ -7,7 +7,7 @@ row, one more for each factor e in rarity. Sums of them are Fisher's way to comb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -109,10 +109,14 @@ def choose(tried: Sequence[dict[str, float]], known: int) -> dict[str, float]:
     then share: what nobody has labelled yet is left to the novelty, and to gradients, as far as the known
     anomalies allow. The fewer they are, the more is "nearly".
     """
-    quality = [one["auroc"] + one["average_precision"] for one in tried]
-    nearly = max(quality) - TOLERANCE / math.sqrt(known)
-    allowed = [one for one, q in zip(tried, quality, strict=True) if q >= nearly]
+    nearly = max(map(quality, tried)) - TOLERANCE / math.sqrt(known)
+    allowed = [one for one in tried if quality(one) >= nearly]
     return max(allowed, key=lambda one: (one["weight"], one["share"]))
+
+
+def quality(tried: Mapping[str, float]) -> float:
+    """Return how well left-out known anomalies were ranked, 0 to 2: AUROC plus average precision."""
+    return tried["auroc"] + tried["average_precision"]
 
 
 def ranking(normal: Floats, anomalous: Floats) -> tuple[float, float]:

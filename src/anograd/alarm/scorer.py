@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anograd.alarm.balanced import BalancedPlan, Material, logits, parts, train_balanced
-from anograd.alarm.fusion import SHARES, Surprise, choose, try_weights
+from anograd.alarm.fusion import SHARES, Surprise, choose, quality, try_weights
 from anograd.alarm.network import AlarmNetwork, AlarmPair, PooledBatchNorm
 from anograd.alarm.published import AlarmPlan, train_as_published
 from anograd.alarm.standard import Novelty, Standard
@@ -222,9 +222,11 @@ class BalancedScorer(nn.Module):
                 self._set_share(share)
                 rows = logits(self._pairs(), features_of, validation)
                 tried += [one | {"share": share} for one in self._try(rows, novelties, known, left_out)]
-            taken = choose([one for one in tried if weight is None or one["weight"] == 0], len(known))
+            taken = choose(tried, len(known))
+            if weight is not None:  # given: the left-out ones decide the share of gradients alone
+                taken = max((one for one in tried if not one["weight"]), key=quality) | {"weight": weight}
             self._set_share(taken["share"])
-            weight = taken["weight"] if weight is None else weight
+            weight = taken["weight"]
         self.alarm_surprise.fit(logits(self._pairs(), features_of, validation).mean(0))
         self.weight.fill_(WITHOUT_LABELS if weight is None else weight)
         return history, kept, tried

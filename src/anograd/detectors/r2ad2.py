@@ -76,7 +76,7 @@ class R2AD2(Detector):
         Rows that alarm networks are to call anomalous.
     novelty : float or "auto", default "auto"
         Weight of the distance beside the alarm networks. "auto" takes the largest one that ranks
-        left-out known anomalies nearly as well as the best.
+        left-out known anomalies nearly as well as the best; give 0.25 where others hide among normal rows.
     epochs : int, default 15
         Of the alarm networks, at most; the best by left-out known anomalies counts.
     batch_size : int or "auto", default "auto"
