@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anograd.ranks import ALONE, Ranks
+from anograd.spill import Some, in_turn
 from anograd.target import Target, evaluating
 
 COSINE_FLOOR = 1e-8
@@ -55,7 +56,9 @@ def alignment(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> Tenso
     return torch.stack(cosines).mean()
 
 
-def mean_gradient(target: Target, x: Tensor, batch_size: int, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+def mean_gradient(
+    target: Target, x: Tensor | Some, batch_size: int, ranks: Ranks = ALONE
+) -> dict[str, Tensor]:
     """Return the gradient of the mean loss over all rows, by parameter name: a reference after the fact.
 
     The network is used in evaluation mode and given back as it was. Ranks share each batch.
@@ -63,7 +66,7 @@ def mean_gradient(target: Target, x: Tensor, batch_size: int, ranks: Ranks = ALO
     stand_ins = {name: p.detach().requires_grad_() for name, p in target.parameters().items()}
     others = {name: p.detach() for name, p in target.module.named_parameters() if name not in stand_ins}
     total = {name: torch.zeros_like(p) for name, p in stand_ins.items()}
-    for whole in torch.split(x, batch_size):
+    for whole in in_turn(x, batch_size):
         batch = ranks.share(whole)
         with evaluating(target.module), torch.enable_grad():
             output = torch.func.functional_call(target.module, {**others, **stand_ins}, (batch,))

@@ -7,6 +7,7 @@ import math
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -130,6 +131,16 @@ class Rows:
             self._read(rows[i : i + 1], place)
         return torch.from_numpy(rows)
 
+    def some(self, index: Tensor, device: torch.device) -> Tensor | Some:
+        """Return some of the rows on a device: a tensor, or where they are in a file what reads them.
+
+        Parameters
+        ----------
+        index : torch.Tensor of int64, (m,)
+        device : torch.device
+        """
+        return Some(self, index, device) if self.spilled else self.take(index).to(device)
+
     def _read(self, rows: NDArray[np.float32], start: int) -> None:
         """Fill an array with the rows from `start` on."""
         if not rows.size:
@@ -141,6 +152,40 @@ class Rows:
             if not read:
                 raise IndexError(f"row {start} is out of range: {self._n} rows were allocated and written")
             left = left[read:]
+
+
+class Some:
+    """Rows in a file, on a device, indexed as a tensor of them is: each is read whenever it is asked for.
+
+    Parameters
+    ----------
+    rows : Rows
+    index : torch.Tensor of int64, (m,)
+        Which ones.
+    device : torch.device
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (m, ...).
+    """
+
+    def __init__(self, rows: Rows, index: Tensor, device: torch.device) -> None:
+        self._rows, self._index, self.device = rows, index, device
+        self.shape = (len(index), *rows.shape)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, places: Tensor | slice) -> Tensor:
+        chosen = places if isinstance(places, slice) else places.to(self._index.device)
+        return self._rows.take(self._index[chosen]).to(self.device)
+
+
+def in_turn(x: Tensor | Some, size: int) -> Iterator[Tensor]:
+    """Return rows in order, `size` of them at a time."""
+    for start in range(0, len(x), size):
+        yield x[start : start + size]
 
 
 def _no_room(number: int, why: str) -> OSError:

@@ -22,6 +22,7 @@ from anograd.checkpoint import TrainingState
 from anograd.constraint import RunningMean, alignment, mean_gradient
 from anograd.losses import Loss
 from anograd.ranks import ALONE, Ranks, together
+from anograd.spill import Some, in_turn
 from anograd.target import Target
 
 Observer = Callable[[str, Mapping[str, Any]], None]
@@ -189,8 +190,8 @@ def step(
 
 def train(
     target: Target,
-    x: Tensor,
-    x_validation: Tensor,
+    x: Tensor | Some,
+    x_validation: Tensor | Some,
     plan: TrainingPlan,
     *,
     penalty: Loss | None = None,
@@ -205,7 +206,7 @@ def train(
     ----------
     target : Target
         Network, reconstruction loss, and the parameters of the constraint.
-    x, x_validation : torch.Tensor, (n, ...)
+    x, x_validation : torch.Tensor or Some, (n, ...)
         Rows to train on and rows to choose the epoch by.
     plan : TrainingPlan
     penalty : callable, optional
@@ -276,7 +277,7 @@ def lay_out(module: nn.Module, order: torch.memory_format) -> None:
 def _run_epoch(
     target: Target,
     penalty: Loss | None,
-    x: Tensor,
+    x: Tensor | Some,
     order: Tensor,
     mean: RunningMean,
     optimizer: torch.optim.Optimizer,
@@ -307,14 +308,19 @@ def goes_on(state: TrainingState, plan: TrainingPlan) -> bool:
 
 
 def _validate(
-    target: Target, penalty: Loss | None, x: Tensor, mean: RunningMean, plan: TrainingPlan, ranks: Ranks
+    target: Target,
+    penalty: Loss | None,
+    x: Tensor | Some,
+    mean: RunningMean,
+    plan: TrainingPlan,
+    ranks: Ranks,
 ) -> dict[str, float]:
     target.module.eval()
-    batches = torch.split(x, plan.batch_size)
+    batches = torch.split(torch.arange(len(x)), plan.batch_size)
     with torch.set_grad_enabled(plan.alpha != 0 or plan.reference == "recon"):
         found = [
             objective(target, penalty, batch, mean, plan, create_graph=False, ranks=ranks).numbers()
-            for batch in batches
+            for batch in in_turn(x, plan.batch_size)
         ]
     names = ("validation_loss", "validation_reconstruction", "validation_alignment")
     return _means(names, found, batches, ranks)

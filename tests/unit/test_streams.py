@@ -8,10 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 
-from anograd import GradCon, Target
+from anograd import GradCon, GradDensity, GradNorm, Target, fit_together
 from anograd.data import collect, is_frame, is_lazy, number_of_rows, slices
 from anograd.detectors.rows import encode
+from anograd.spill import Rows
 from anograd.table import Table
 
 
@@ -162,6 +164,43 @@ def test_a_detector_fits_and_scores_a_stream_as_the_frame(tmp_path):
         GradCon().fit(lazy.head(1))
     with pytest.raises(ValueError, match="looks like text"):
         GradCon().fit(lazy.with_columns(id=pl.int_range(pl.len()).cast(pl.String)))
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        GradCon(epochs=3, random_state=0),
+        GradCon(epochs=2, averaging="final", random_state=0),
+        GradDensity(epochs=2, random_state=0),
+        GradNorm(epochs=2, random_state=0),
+    ],
+    ids=lambda detector: repr(detector),
+)
+def test_rows_in_a_file_are_learned_from_as_those_in_memory(detector, monkeypatch, tmp_path):
+    frame = mixed(300).drop("none")
+    kept = clone(detector).fit(frame.lazy())
+    spill_all(monkeypatch)
+    filed = clone(detector).set_params(checkpoint=tmp_path / "fit").fit(frame.lazy())
+    assert filed.history_ == kept.history_
+    np.testing.assert_array_equal(filed.calibration_.scores, kept.calibration_.scores)
+    again = clone(filed).fit(frame.lazy())  # goes on from the checkpoint, which knows the rows it was made of
+    np.testing.assert_array_equal(again.calibration_.scores, kept.calibration_.scores)
+    with pytest.raises(ValueError, match="other data or settings"):
+        clone(filed).fit(frame.reverse().lazy())
+
+
+def test_rows_in_a_file_are_learned_from_in_turn(monkeypatch):
+    frame = mixed(300).drop("none")
+    alone = [GradCon(epochs=2, random_state=i).fit(frame.lazy()) for i in (0, 1)]
+    spill_all(monkeypatch)
+    together = fit_together([GradCon(epochs=2, random_state=i) for i in (0, 1)], [frame.lazy()] * 2)
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.calibration_.scores, other.calibration_.scores)
+
+
+def spill_all(monkeypatch) -> None:
+    allocate = Rows.allocate.__func__
+    monkeypatch.setattr(Rows, "allocate", classmethod(lambda cls, n, shape, _: allocate(cls, n, shape, 0)))
 
 
 def test_an_adopted_network_takes_a_stream_whole():

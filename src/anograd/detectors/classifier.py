@@ -17,10 +17,12 @@ from anograd.detectors.paper import Paper
 from anograd.detectors.rows import Missing
 from anograd.features import Features
 from anograd.score import LabelledNorms, NormDensity, UniformGradient
+from anograd.spill import Some
 from anograd.target import Target
 from anograd.train import Observer
 
 CLUSTERS = 10
+MOST_CLUSTERED = 100_000  # rows
 HIDDEN = (64, 32)
 
 
@@ -29,10 +31,10 @@ class ClassifierDetector(PostHocDetector):
 
     kinds: ClassVar[tuple[str, ...]] = ("auto",)
 
-    def _own(self, rows: Tensor, seed: int) -> tuple[Target, Penalty | None]:
+    def _own(self, rows: Tensor | Some, seed: int) -> tuple[Target, Penalty | None]:
         from sklearn.cluster import KMeans  # a quarter of a second that every other command is spared
 
-        flat = rows.flatten(1).cpu()
+        flat = rows[:MOST_CLUSTERED].flatten(1).cpu()
         distinct = len(np.unique(flat.numpy(), axis=0))
         classes = max(2, min(CLUSTERS, distinct // 2))
         self.network_ = {

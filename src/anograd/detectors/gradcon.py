@@ -20,11 +20,14 @@ from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
 from anograd.detectors.split import Split
+from anograd.gradients.planning import parse_memory
 from anograd.represent import cosine
 from anograd.score import gradcon_score
-from anograd.spill import Rows
+from anograd.spill import Rows, Some, in_turn
 from anograd.target import Target
 from anograd.train import Observer, Trained, TrainingPlan, train
+
+TOLD_AT_ONCE = 10_000  # rows, for the fingerprint
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Task:
 
     target: Target
     penalty: Penalty | None
-    rows: Tensor
-    validation: Tensor
+    rows: Tensor | Some
+    validation: Tensor | Some
     plan: TrainingPlan
     seed: int
 
@@ -88,6 +91,9 @@ class GradCon(NetworkDetector):
         Where `predict` draws the line.
     missing : {"refuse", "impute"}, default "refuse"
         What to do with NaN in tables.
+    memory : str or int, default "1GiB"
+        Rows of a LazyFrame that take more wait in a temporary file while the detector is fitted; a bound on
+        what scoring takes, too.
     device : str, default "auto"
         "auto" takes a GPU where there is one.
     random_state : int, RandomState, Generator or None, default None
@@ -182,6 +188,7 @@ class GradCon(NetworkDetector):
         calibration: float = 0.2,
         false_alarm_rate: float = 0.05,
         missing: Missing = "refuse",
+        memory: str | int = "1GiB",
         device: str = "auto",
         random_state: Any = None,
         progress: bool | Observer = False,
@@ -203,6 +210,7 @@ class GradCon(NetworkDetector):
         self.calibration = calibration
         self.false_alarm_rate = false_alarm_rate
         self.missing = missing
+        self.memory = memory
         self.device = device
         self.random_state = random_state
         self.progress = progress
@@ -242,7 +250,7 @@ class GradCon(NetworkDetector):
         self, rows: Tensor, want: Sequence[str] = ("loss", "norm", "inner")
     ) -> tuple[Tensor, Tensor]:
         """Return the reconstruction errors (n,) and, where norm and inner are wanted, the cosines (n, l)."""
-        found = self._sampler()(self.target_, rows, want, reference=self.reference_)
+        found = self._sampler()(self.target_, rows, want, reference=self.reference_, memory=self.memory)
         assert found.loss is not None
         return found.loss, cosine(found, self.reference_) if "inner" in want else rows.new_zeros(0)
 
@@ -268,11 +276,12 @@ class GradCon(NetworkDetector):
         checks.count(self, "batch_size")
         checks.count(self, "patience", None)
         checks.learning_rate(self)
+        parse_memory(self.memory)
 
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
         if isinstance(self.target, Target):
             self._adopt(self.target)
-            train_rows = rows.take(split.train).to(self._device())
+            train_rows = rows.some(split.train, self._device())
             self.reference_ = mean_gradient(self.target_, train_rows, self.batch_size)
             self.history_, self.kept_epoch_ = [], 0
             return
@@ -288,7 +297,7 @@ class GradCon(NetworkDetector):
     def _task(self, rows: Rows, split: Split, seed: int) -> Task:
         """Return what is to be trained, and on what; on the device."""
         device = self._device()
-        train_rows, validation = rows.take(split.train).to(device), rows.take(split.validation).to(device)
+        train_rows, validation = rows.some(split.train, device), rows.some(split.validation, device)
         target, penalty = self._own(train_rows, seed)
         plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, self.alpha, self.reference, self.averaging,
@@ -313,6 +322,6 @@ class GradCon(NetworkDetector):
         device = self._device()
         self.reference_ = {name: tensors["reference"][name].to(device) for name in self.target_.layers}
 
-    def _fingerprint(self, plan: TrainingPlan, rows: Tensor, seed: int) -> str:
+    def _fingerprint(self, plan: TrainingPlan, rows: Tensor | Some, seed: int) -> str:
         settings = asdict(plan) | {"epochs": None}
-        return digest([settings, self.network_, seed, list(rows.shape)], [rows])
+        return digest([settings, self.network_, seed, list(rows.shape)], in_turn(rows, TOLD_AT_ONCE))

@@ -33,7 +33,7 @@ from anograd.features import (
 from anograd.gradients import Sketch
 from anograd.gradients.planning import parse_memory
 from anograd.score import LabelledNorms, NormDensity
-from anograd.spill import Rows
+from anograd.spill import Rows, in_turn
 from anograd.target import Target
 from anograd.train import Observer, TrainingPlan, seeded, train
 
@@ -219,13 +219,14 @@ class PostHocDetector(NetworkDetector):
 
     def _train(self, rows: Rows, split: Split, seed: int) -> None:
         device = self._device()
-        x, held = rows.take(split.train).to(device), rows.take(split.validation).to(device)
+        x, held = rows.some(split.train, device), rows.some(split.validation, device)
         target, penalty = self._own(x, seed)
         plan = TrainingPlan(
             self.epochs, self.batch_size, self.learning_rate, 0.0, "total", "cumulative", "reconstruction",
             self.patience,
         )  # fmt: skip
-        told = digest([self.batch_size, self.learning_rate, self.network_, seed, list(x.shape)], [x])
+        settings = [self.batch_size, self.learning_rate, self.network_, seed, list(x.shape)]
+        told = digest(settings, in_turn(x, READ_AT_ONCE))
         with observer(self.progress, self.epochs) as observe:
             trained = train(
                 target, x, held, plan, penalty=penalty, seed=seed, observe=observe,

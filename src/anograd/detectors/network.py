@@ -17,6 +17,7 @@ from anograd.features import Sampler
 from anograd.gradients import per_sample, steady
 from anograd.losses import bce_with_logits, kl_divergence
 from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
+from anograd.spill import Some
 from anograd.target import Target
 from anograd.train import seeded
 
@@ -94,14 +95,14 @@ class NetworkDetector(Detector):
     def _sampler(self) -> Sampler:
         return steady if self._is_steady() else per_sample
 
-    def _own(self, rows: Tensor, seed: int) -> tuple[Target, Penalty | None]:
+    def _own(self, rows: Tensor | Some, seed: int) -> tuple[Target, Penalty | None]:
         """Return a fresh network for rows like these, on the device, and what its training adds."""
         assert isinstance(self.target, str)
         self.network_ = describe(self.target, tuple(rows.shape[1:]), self.hidden)
         target, penalty = build(self.network_, self.read, seed)
         target.module.to(self._device())
         if self.start == "mean" and isinstance(target.module, ConvAutoencoder):
-            target.module.start_at(rows)
+            target.module.start_at(rows[:])
         return target, penalty
 
     def _weights(self) -> dict[str, Tensor]:
