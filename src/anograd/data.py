@@ -15,6 +15,7 @@ from anograd.files import names as names
 from anograd.files import read as read
 from anograd.files import scan as scan
 from anograd.finite import check_finite
+from anograd.items import as_array, stacked
 
 Array = NDArray[Any]
 SLICE = 8_192  # rows of a lazy frame that are held at once: fewer take longer, more take memory
@@ -148,11 +149,8 @@ def to_array(X: Any) -> Any:
     (2, 3)
     """
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
-        return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # numpy has no bfloat16
-    if isinstance(X, torch.utils.data.Dataset):
-        return _stack(X)
-    return X
+        return as_array(X)
+    return stacked(X) if isinstance(X, torch.utils.data.Dataset) else X
 
 
 def labels(y: Any, n: int) -> NDArray[np.bool_]:
@@ -248,10 +246,14 @@ class Pixels:
         >>> Pixels.fit(np.zeros((1, 1, 2, 2), dtype=np.uint8))
         Pixels(integer=True, low=0.0, high=255.0)
         """
-        integer = images.dtype.kind in "bui"
-        low, high = float(images.min()), float(images.max())
+        return cls.covering(images.dtype, float(images.min()), float(images.max()))
+
+    @classmethod
+    def covering(cls, dtype: np.dtype[Any], low: float, high: float) -> "Pixels":
+        """Return the map for images of a dtype whose pixels run from `low` to `high`."""
+        integer = dtype.kind in "bui"
         tops = {"bool": (1.0,), "uint8": (255.0,), "uint16": (65535.0,)}
-        for top in tops.get(images.dtype.name, (255.0, 65535.0)) if integer else (1.0,):
+        for top in tops.get(dtype.name, (255.0, 65535.0)) if integer else (1.0,):
             if low >= 0.0 and high <= top:
                 return cls(integer, 0.0, top)
         return cls(integer, low, high if high > low else low + max(1.0, abs(low)))  # constant images become 0
@@ -322,33 +324,3 @@ def check_images(X: Any) -> Array:
         )
     check_finite(images)
     return images[:, None] if images.ndim == 3 else images
-
-
-def _stack(dataset: Any) -> Array:
-    """Return the rows of a map-style Dataset as one array, filled item by item (nothing is held twice)."""
-    name = type(dataset).__name__
-    if not hasattr(dataset, "__len__"):
-        raise ValueError(
-            f"{name} has no length; a map-style Dataset is wanted: X = torch.stack(list(dataset))"
-        )
-    if len(dataset) == 0:
-        raise ValueError(f"{name} is empty; at least one item is wanted")
-    rows: Array | None = None
-    for index in range(len(dataset)):
-        item = dataset[index]
-        row = to_array(item[0] if isinstance(item, tuple | list) else item)
-        if not isinstance(row, np.ndarray):
-            raise ValueError(
-                f"item {index} of {name} is of type {type(row).__name__}; a tensor or an array is wanted: "
-                "convert it in __getitem__ (for pictures transform=torchvision.transforms.ToTensor())"
-            )
-        if rows is None:
-            rows = np.empty((len(dataset), *row.shape), dtype=row.dtype)
-        if (row.shape, row.dtype) != (rows.shape[1:], rows.dtype):
-            raise ValueError(
-                f"item {index} of {name} has shape {row.shape} and dtype {row.dtype}, but item 0 has "
-                f"{rows.shape[1:]} and {rows.dtype}; one of each is wanted: resize or convert in __getitem__"
-            )
-        rows[index] = row
-    assert rows is not None
-    return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import polars as pl
 import pytest
@@ -196,6 +198,63 @@ def test_rows_in_a_file_are_learned_from_in_turn(monkeypatch):
     together = fit_together([GradCon(epochs=2, random_state=i) for i in (0, 1)], [frame.lazy()] * 2)
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_array_equal(one.calibration_.scores, other.calibration_.scores)
+
+
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, images):
+        self.images, self.asked = images, []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return self.images[index], 0
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr("anograd.items.BLOCK", 30_000)
+    monkeypatch.setattr("anograd.detectors.rows.BLOCK", 50_000)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "float64", "grey"])
+def test_a_dataset_beyond_memory_is_learned_from_as_the_array(kind, small_blocks):
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (90, 3, 16, 16)).astype("uint8" if kind == "grey" else kind)
+    images = images[:, 0] if kind == "grey" else images
+    images = images / 7 if kind == "float64" else images
+    y = np.arange(90) % 30 == 0
+    images[np.flatnonzero(y)] += 3  # known anomalies do not set the scale
+    plain = GradCon(epochs=2, random_state=0)
+    memory = "60KiB"  # for the rows; for scoring, too, where it decides how many go at once
+    whole = clone(plain).set_params(memory=memory).fit(images, y)
+    given = Pictures(images)
+    filed = clone(plain).set_params(memory=memory).fit(given, y)
+    assert all(count == 1 for index, count in Counter(given.asked).items() if index)
+    assert filed.encoder_.pixels == whole.encoder_.pixels
+    assert filed.n_features_in_ == whole.n_features_in_
+    rounded = 1e-5 if kind == "float64" else 0  # what waits in a file is float32
+    np.testing.assert_allclose(filed.calibration_.scores, whole.calibration_.scores, rtol=rounded)
+    np.testing.assert_allclose(filed.anomaly_score(given), whole.anomaly_score(images), rtol=1e-5)
+
+
+def test_an_adopted_network_takes_a_dataset_beyond_memory(small_blocks):
+    rows = np.random.default_rng(0).normal(size=(80, 4, 6)).astype(np.float32)
+    target = Target.adopt(torch.nn.Linear(6, 6), layers="weight")
+    plain = GradCon(target=target, random_state=0, memory="4KiB")
+    filed, whole = plain.fit(Pictures(rows)), clone(plain).fit(rows)
+    np.testing.assert_array_equal(filed.calibration_.scores, whole.calibration_.scores)
+    np.testing.assert_allclose(filed.anomaly_score(Pictures(rows)), whole.anomaly_score(rows), rtol=1e-5)
+
+
+def test_a_flaw_in_a_dataset_beyond_memory_is_named(small_blocks):
+    images = np.zeros((60, 1, 16, 16), dtype=np.float32)
+    images[50, 0, 2, 3] = np.nan
+    with pytest.raises(ValueError, match=r"items 29 to 57, counted from 29.*NaN at row 21, channel 0, pixel"):
+        GradCon(memory="4KiB").fit(Pictures(images))
+    with pytest.raises(ValueError, match="item 40 of Pictures has shape"):
+        GradCon(memory="4KiB").fit(Pictures([*images[:40], images[0, 0]]))
 
 
 def spill_all(monkeypatch) -> None:

@@ -35,6 +35,7 @@ from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.detectors.split import Split, drawn
 from anograd.explain import Explanation
 from anograd.gradients.planning import parse_memory
+from anograd.items import beyond
 from anograd.ranks import gpu, together
 from anograd.spill import Rows
 from anograd.target import Target
@@ -142,8 +143,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Parameters
         ----------
         X : array, tensor, data frame or Dataset, (n, p) or (n, C, H, W)
-            Rows; normal ones are enough. A polars LazyFrame is read in pieces, so that a table need not
-            fit into memory.
+            Rows; normal ones are enough. A polars LazyFrame, and a Dataset of images, is read in pieces, so
+            that it need not fit into memory.
         y : array of shape (n,), optional
             Known anomalies: 1 in the code 0 / 1, or -1 in the code +1 / -1 (read where a -1 occurs).
 
@@ -166,8 +167,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the encoded rows, which of them does what, and the seed: what `_learn` asks for."""
         self._check_parameters()
         self._device()  # one that is not to be had is refused before the work
-        X = to_array(X)
         raw = self._raw_rows()
+        X = X if beyond(X, self._memory(), whole_numbers=not raw) else to_array(X)
         n = number_of_rows(X)
         if n < 2:
             raise ValueError(f"X has n_samples={n}: a detector learns from rows, at least 4 normal ones")
@@ -355,8 +356,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             saved.save(self, folder)
 
     def _encode(self, X: Any) -> Iterable[Tensor]:
-        """Return encoded rows piece by piece; several pieces only where `X` is a lazy frame."""
-        return self.encoder_.pieces(self, X)
+        """Return encoded rows, in pieces where `X` need not fit into memory."""
+        return self.encoder_.pieces(self, X, self._memory())
 
     def _batched(self, function: Callable[[Tensor], Tensor], pieces: Iterable[Tensor]) -> Floats:
         """Return what a function gives for batches of rows on the device, (n, ...) float64."""

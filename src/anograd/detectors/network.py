@@ -22,6 +22,7 @@ from anograd.target import Target
 from anograd.train import seeded
 
 DECODER = "up.*.weight"
+MOST_SEEN = 20_000  # images whose mean is where a network begins
 Penalty = Callable[[Any, Tensor], Tensor]
 
 
@@ -102,7 +103,7 @@ class NetworkDetector(Detector):
         target, penalty = build(self.network_, self.read, seed)
         target.module.to(self._device())
         if self.start == "mean" and isinstance(target.module, ConvAutoencoder):
-            target.module.start_at(rows[:])
+            target.module.start_at(rows[:MOST_SEEN])
         return target, penalty
 
     def _weights(self) -> dict[str, Tensor]:

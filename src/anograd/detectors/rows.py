@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from anograd.data import Array, Pixels, check_images, collect, is_frame, is_lazy, to_array
 from anograd.finite import check_finite
+from anograd.items import BLOCK, FLOAT, beyond, blocks
 from anograd.spill import Rows
 from anograd.table import Table
 
@@ -41,8 +44,8 @@ class Encoder:
     table: Table | None = None
     pixels: Pixels | None = None
 
-    def pieces(self, estimator: BaseEstimator, X: Any) -> Iterable[Tensor]:
-        """Return rows to score, in pieces (b, *shape): some thousand rows of a lazy frame, else all.
+    def pieces(self, estimator: BaseEstimator, X: Any, memory: int) -> Iterable[Tensor]:
+        """Return rows to score, (b, *shape): in pieces where `X` need not fit into memory, else all at once.
 
         Raises
         ------
@@ -51,6 +54,8 @@ class Encoder:
         """
         if self.table is not None and is_lazy(X):
             return map(torch.from_numpy, self.table.stream(X))
+        if beyond(X, memory, whole_numbers=self.kind != RAW):
+            return (self.transform(estimator, block) for _, block in blocks(X))
         return [self.transform(estimator, X)]
 
     def transform(self, estimator: BaseEstimator, X: Any) -> Tensor:
@@ -117,8 +122,11 @@ def encode(
         Hand the rows over as they are: the network is the user's own.
     missing : {"refuse", "impute"}
     memory : int
-        Bytes that the encoded rows of a lazy frame may take in RAM; more are kept in a temporary file.
+        Bytes that the encoded rows of a lazy frame or Dataset may take in RAM; more are kept in a temporary
+        file.
     """
+    if isinstance(X, Dataset):
+        return _filed(estimator, X, normal, raw=raw, memory=memory)
     if raw:
         rows = _raw(X)
         estimator.n_features_in_ = int(np.prod(rows.shape[1:]))
@@ -136,7 +144,7 @@ def encode(
             return encoder, Rows.of(torch.from_numpy(table.transform(X)))
         streamed = Rows.allocate(len(normal), encoder.shape, memory)
         done = 0
-        for piece in encoder.pieces(estimator, X):
+        for piece in encoder.pieces(estimator, X, memory):
             streamed.write(done, piece)
             done += len(piece)
         return encoder, streamed
@@ -146,6 +154,35 @@ def encode(
     return Encoder(IMAGES, images.shape[1:], pixels=pixels), Rows.of(
         torch.from_numpy(pixels.transform(images))
     )
+
+
+def _filed(
+    estimator: BaseEstimator, X: Any, normal: Array, *, raw: bool, memory: int
+) -> tuple[Encoder, Rows]:
+    """Return what `encode` does, of a Dataset that is read once: scaled where it lies, in the file."""
+    rows, low, high = None, np.inf, -np.inf
+    for start, block in blocks(X):
+        end = start + len(block)
+        try:
+            found = _raw(block) if raw else check_images(block)
+        except ValueError as error:
+            raise ValueError(f"of items {start} to {end - 1}, counted from {start}: {error}") from error
+        if rows is None:
+            rows, dtype = Rows.allocate(len(X), found.shape[1:], memory), found.dtype
+        rows.write(start, torch.from_numpy(found.astype(np.float32, copy=False)))
+        if normal[start:end].any():
+            seen = found[normal[start:end]]
+            low, high = min(low, float(seen.min())), max(high, float(seen.max()))
+    assert rows is not None
+    estimator.n_features_in_ = int(np.prod(rows.shape))
+    if raw:
+        return Encoder(RAW, rows.shape), rows
+    pixels = Pixels.covering(dtype, low, high)
+    step = max(1, BLOCK // (FLOAT * math.prod(rows.shape)))
+    for start in range(0, len(rows), step):
+        stored = rows.take(slice(start, start + step)).numpy().astype(dtype)
+        rows.write(start, torch.from_numpy(pixels.transform(stored)))
+    return Encoder(IMAGES, rows.shape, pixels=pixels), rows
 
 
 def _raw(X: Any) -> Array:
