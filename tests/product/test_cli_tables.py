@@ -18,6 +18,8 @@ from tests.product.conftest import ENVIRONMENT, fails, misused, run, table, work
 
 import anograd as ag
 from anograd import cli
+from anograd.cli.fit import OF_THE_COMMAND, OPTIONS
+from anograd.detectors import DETECTORS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LABEL = ("--label", "class", "--normal", 0, "--normal", 1)
@@ -37,15 +39,17 @@ def test_a_detector_gets_its_own_options_only(place, tmp_path):
     assert "'sketch' was given; NAME=VALUE is wanted, such as patience=5" in misused(*fit, "--set", "sketch")
     said = misused(*fit, "--set", "beta=0.1")  # a table: the default is r2ad2
     assert "there is no parameter of r2ad2 'beta'" in said
-    said = misused(*fit, "--detector", "gradcon", "--memory", "1GiB")
-    assert "--memory: it belongs to r2ad2, graddensity, " in said
-    assert "; leave it out for gradcon" in said
     said = misused(
         "fit", place / "x.parquet", "-o", tmp_path / "model", "--detector", "gran", "--as-published"
     )
     assert "published settings are those of gradcon, r2ad2, gradscoretest; leave it out for gran" in said
     assert "memory='much' is no amount of memory" in fails(*fit, *R2AD2, "--memory", "much")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_detector_has_the_options_of_the_command(name):
+    assert {*OPTIONS, *OF_THE_COMMAND} <= set(DETECTORS[name]().get_params(deep=False))
 
 
 def test_known_anomalies_are_learned_from(place, tmp_path):
@@ -328,7 +332,7 @@ n = X.select(polars.len()).collect().item()
 encoder, rows = encode(BaseEstimator(), X, np.ones(n, dtype=bool), raw=False, missing="refuse", memory=2**20)
 for batch in torch.split(torch.randperm(n), 256):
     rows.take(batch)
-total = sum(float(piece.sum()) for piece in encoder.pieces(BaseEstimator(), X))
+total = sum(float(piece.sum()) for piece in encoder.pieces(BaseEstimator(), X, 2**20))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     peaks = []

@@ -91,7 +91,7 @@ def fit(
     }  # fmt: skip
     chosen = dict(map(_setting, settings or []))
     if detector != AUTO:
-        _check(detector, given, chosen, as_published)
+        _check(detector, chosen, as_published)
     out = _new_model(output, force)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -101,13 +101,12 @@ def fit(
     free = detector == AUTO
     if free:
         detector = FOR_IMAGES if isinstance(X, np.ndarray) and X.ndim > 2 else FOR_TABLES
-        _check(detector, given, chosen, as_published)
+        _check(detector, chosen, as_published)
     partial = out.with_name(out.name + ".partial")
     parameters = {
         name: value for name, value in {**given, **chosen}.items() if value is not None or name in chosen
     }
-    if "checkpoint" in _defaults(detector):
-        parameters["checkpoint"] = str(partial)
+    parameters["checkpoint"] = str(partial)
     kind: Any = DETECTORS[detector]
     made: Detector = (kind.as_published if as_published else kind)(
         missing=missing.value, device=device, random_state=seed, **parameters
@@ -138,15 +137,9 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _check(name: str, given: Mapping[str, Any], chosen: Mapping[str, Any], as_published: bool) -> None:
+def _check(name: str, chosen: Mapping[str, Any], as_published: bool) -> None:
     """Refuse what the detector has no parameter for."""
     there = _defaults(name)
-    for parameter, value in given.items():
-        if value is not None and parameter not in there:
-            owners = ", ".join(other for other in DETECTORS if parameter in _defaults(other))
-            raise typer.BadParameter(
-                f"it belongs to {owners}; leave it out for {name}", param_hint=OPTIONS[parameter]
-            )
     for parameter, value in chosen.items():
         if parameter in OPTIONS:
             raise typer.BadParameter(
