@@ -125,9 +125,10 @@ def leaders() -> str:
                 continue
             found = {name: [values[one] for one in whole] for name, values in table.items() if values}
             found = {name: values for name, values in found.items() if len(values) == len(whole)}
+            kind = {line["detector"]: line["settings"].get("detector", line["detector"]) for line in lines}
             best, own = (
                 max(names, key=lambda name: statistics.mean(found[name]))
-                for names in (found, [name for name in found if name.partition(" (")[0] in OURS])
+                for names in (found, [name for name in found if kind.get(name.partition(" (")[0]) in OURS])
             )
             difference = [a - b for a, b in zip(found[own], found[best], strict=True)]
             p = f"{stats.signed_rank(difference):.3f}" if best != own and len(whole) >= FEWEST else ""
