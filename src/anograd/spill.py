@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-FLOAT = 4  # bytes of a float32
+from anograd.items import FLOAT
 
 
 class Rows:

@@ -222,11 +222,12 @@ class BalancedScorer(nn.Module):
                 self._set_share(share)
                 rows = logits(self._pairs(), features_of, validation)
                 tried += [one | {"share": share} for one in self._try(rows, novelties, known, left_out)]
-            taken = choose(tried, len(known))
-            if weight is not None:  # given: the left-out ones decide the share of gradients alone
-                taken = max((one for one in tried if not one["weight"]), key=quality) | {"weight": weight}
+            if weight is None:
+                taken = choose(tried, len(known))
+                weight = taken["weight"]
+            else:  # the left-out ones decide the share of gradients alone
+                taken = max((one for one in tried if not one["weight"]), key=quality)
             self._set_share(taken["share"])
-            weight = taken["weight"]
         self.alarm_surprise.fit(logits(self._pairs(), features_of, validation).mean(0))
         self.weight.fill_(WITHOUT_LABELS if weight is None else weight)
         return history, kept, tried
