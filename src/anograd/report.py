@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from anograd.alarm.fusion import NETWORKS, most
 from anograd.detectors import DETECTORS, Detector
 from anograd.evaluate import Evaluation
 from anograd.store import Stored
@@ -257,6 +258,9 @@ def _checkpoints(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, li
     if fitted["shape"]["columns"] and given["training"] != "published":
         share = float(stored.tensors["scorer/alarms.0.share"])
         alarms.append(f"gradients count {share:.0%}, columns {1 - share:.0%}")
+    if "trees" in fitted["shape"]:
+        trees = f"{fitted['shape']['trees']} trees on columns"
+        alarms.append(f"beside them {trees}, which count {1 / NETWORKS:.0f} times as much")
     reached = fitted["history"][fitted["kept_epoch"] - 1]
     if "validation_auroc" in reached:
         alarms.append(
@@ -274,15 +278,15 @@ def _novelty(given: dict[str, Any], fitted: dict[str, Any], stored: Stored) -> l
         why = "as given" if given["novelty"] != "auto" else "fewer than two known anomalies to choose it by"
         return [f"weight {weight:g}: {why}"]
     share = float(stored.tensors["scorer/alarms.0.share"])
-    return [
-        f"weight {weight:g}: the largest that ranks left-out known anomalies nearly as well as the best",
-        *(
-            f"weight {one['weight']:<4g}  AUROC {one['auroc']:.4f}, average precision "
-            f"{one['average_precision']:.4f}" + ("  <- taken" if one["weight"] == weight else "")
-            for one in tried
-            if one["share"] == share
-        ),
-    ]
+    limit = most(fitted.get("known", 0))
+    told = [f"weight {weight:g}: the largest that ranks left-out known anomalies nearly as well as the best"]
+    for one in tried:
+        if one["share"] == share:
+            ranked = f"AUROC {one['auroc']:.4f}, average precision {one['average_precision']:.4f}"
+            few = "  too much for so few known anomalies" if one["weight"] > limit else ""
+            taken = "  <- taken" if one["weight"] == weight else few
+            told.append(f"weight {one['weight']:<4g}  {ranked}{taken}")
+    return told
 
 
 def split(counts: dict[str, int]) -> str:

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from anograd.alarm.fusion import TOLERANCE, WEIGHTS, Floats, Surprise, choose, ranking, try_weights
+from anograd.alarm.fusion import (
+    TOLERANCE,
+    WEIGHTS,
+    Floats,
+    Surprise,
+    beside,
+    choose,
+    ranking,
+    surprises,
+    try_weights,
+)
 
 
 def fitted(scores: Tensor) -> Surprise:
@@ -98,8 +108,8 @@ def weight_of(alarms: list[Any], novelties: tuple[Floats, list[Floats]], known: 
 def chosen(separation: float, novel: float, known: int) -> float:
     """Weight for alarms and a novelty that set anomalies apart from 400 normal rows by so much."""
     normal, odd = drawn(400), drawn(known, seed=1) + separation
-    beside, beside_odd = drawn(400, seed=2), drawn(known, seed=3) + novel
-    return weight_of([(normal, odd)], (beside, [beside_odd]), known)
+    novelty, novelty_odd = drawn(400, seed=2), drawn(known, seed=3) + novel
+    return weight_of([(normal, odd)], (novelty, [novelty_odd]), known)
 
 
 def test_a_novelty_that_is_noise_gets_no_weight_where_many_are_known() -> None:
@@ -107,26 +117,35 @@ def test_a_novelty_that_is_noise_gets_no_weight_where_many_are_known() -> None:
 
 
 def test_a_novelty_that_ranks_as_well_gets_all_it_can() -> None:
-    assert chosen(8.0, 8.0, 20) == WEIGHTS[-1]
-    normal, odd = drawn(400), drawn(50, seed=1) + 2
-    assert weight_of([(normal, odd)], (normal, [odd]), 50) == WEIGHTS[-1]
+    assert chosen(8.0, 8.0, 400) == WEIGHTS[-1]
+    normal, odd = drawn(400), drawn(400, seed=1) + 2
+    assert weight_of([(normal, odd)], (normal, [odd]), 400) == WEIGHTS[-1]
 
 
-def test_the_fewer_are_known_the_more_is_left_to_the_novelty() -> None:
-    """The same rankings, told to come from fewer and fewer known anomalies."""
+def test_the_fewer_are_known_the_more_counts_as_nearly() -> None:
+    """The same rankings, told to come from fewer and fewer known anomalies, enough for every weight."""
     normal, odd = drawn(400), drawn(100, seed=1) + 2
-    beside = (drawn(400, seed=2), [drawn(100, seed=3) + 1.0])
-    found = [weight_of([(normal, odd)], beside, known) for known in (10_000, 400, 25, 2)]
+    novel = (drawn(400, seed=2), [drawn(100, seed=3) + 1.6])
+    found = [weight_of([(normal, odd)], novel, known) for known in (100_000, 4000, 400)]
     assert found == sorted(found)
     assert found[0] < found[-1]
 
 
+@pytest.mark.parametrize(
+    ("known", "most"), [(1, 0.25), (12, 0.25), (24, 0.25), (25, 0.5), (50, 1), (120, 2), (400, 8)]
+)
+def test_a_handful_of_known_anomalies_gives_the_novelty_little_weight(known: int, most: float) -> None:
+    """However well it ranks them: anomalies that hide among the normal rows may be of other kinds."""
+    normal, odd = drawn(400), drawn(50, seed=1) + 2
+    assert weight_of([(normal, odd)], (normal, [odd]), known) == most
+
+
 def test_what_each_weight_would_give_is_told() -> None:
-    normal, odd, beside, novel = drawn(400), drawn(9, seed=1) + 2, drawn(400, seed=2), drawn(9, seed=3)
-    measured = try_weights([(normal, odd)] * 2, (beside, [novel] * 2))
+    normal, odd, usual, novel = drawn(400), drawn(9, seed=1) + 2, drawn(400, seed=2), drawn(9, seed=3)
+    measured = try_weights([(normal, odd)] * 2, (usual, [novel] * 2))
     assert [one["weight"] for one in measured] == list(WEIGHTS)
     for one in measured:
-        auroc, precision = ranking(normal + one["weight"] * beside, odd + one["weight"] * novel)
+        auroc, precision = ranking(normal + one["weight"] * usual, odd + one["weight"] * novel)
         assert one["auroc"] == pytest.approx(auroc)
         assert one["average_precision"] == pytest.approx(precision)
 
@@ -136,13 +155,28 @@ def tried(*found: tuple[float, float, float]) -> list[dict[str, float]]:
     return [{"weight": w, "share": s, "auroc": a, "average_precision": 0.5} for w, s, a in found]
 
 
-def test_of_what_ranks_nearly_as_well_the_most_novelty_is_taken_then_the_most_gradients() -> None:
+def test_of_what_ranks_nearly_as_well_the_most_novelty_is_taken_then_the_best_share() -> None:
     near = TOLERANCE / 100**0.5
     best, close, far = 0.95, 0.95 - 0.9 * near, 0.95 - 1.1 * near
     assert choose(tried((0, 0, best), (0, 0.5, far), (1, 0, far)), 100) == tried((0, 0, best))[0]
-    assert choose(tried((0, 0, best), (0, 0.5, close), (1, 0, far)), 100) == tried((0, 0.5, close))[0]
-    found = choose(tried((0, 0.5, best), (1, 0, close), (1, 0.25, close)), 100)
-    assert found == tried((1, 0.25, close))[0]
+    assert choose(tried((0, 0, best), (0, 0.5, close), (1, 0, far)), 100) == tried((0, 0, best))[0]
+    closer = 0.95 - 0.5 * near
+    found = choose(tried((0, 0.5, best), (1, 0.5, close), (1, 0.25, closer), (1, 0, close)), 100)
+    assert found == tried((1, 0.25, closer))[0]
+    beyond = choose(tried((0, 0.5, close), (4, 0, best)), 100)  # which are no more than allow a weight of 2
+    assert beyond == tried((0, 0.5, close))[0]
+
+
+def test_surprises_of_others_are_on_the_scale_of_the_normal_ones() -> None:
+    normal, others = torch.from_numpy(drawn(300)), torch.from_numpy(drawn(20, seed=1) + 1)
+    found = surprises(normal, others)
+    assert torch.equal(found[0], fitted(normal)(normal))
+    assert torch.equal(found[1], fitted(normal)(others))
+
+
+def test_a_forest_counts_four_times_as_much_as_the_networks_beside_it() -> None:
+    forest, networks = torch.tensor([1.0, 5.0]), torch.tensor([6.0, 0.0])
+    torch.testing.assert_close(beside(forest, networks), torch.tensor([2.0, 4.0]))
 
 
 def test_ranking_is_scikit_learns() -> None:

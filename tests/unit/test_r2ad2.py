@@ -103,7 +103,7 @@ def test_one_known_anomaly_is_enough() -> None:
     assert roc_auc_score(truth, detector.anomaly_score(test)) > 0.75
     assert len(detector.scorer_.alarms) == 1
     assert detector.weights_tried_ == []  # it is not spent on choosing
-    assert float(detector.scorer_.weight) == 8
+    assert float(detector.scorer_.weight) == 0.25
     alone = R2AD2(random_state=0).fit(X[:-1])
     assert np.abs(alone.anomaly_score(test) - detector.anomaly_score(test)).max() > 0.01
 
@@ -124,14 +124,14 @@ def test_known_anomalies_are_used(fitted: R2AD2) -> None:
     np.testing.assert_array_equal(signed.anomaly_score(test), fitted.anomaly_score(test))
 
 
-def test_the_score_is_the_sum_of_two_surprises(fitted: R2AD2) -> None:
+def test_the_score_is_a_weighted_sum_of_surprises(fitted: R2AD2) -> None:
     test = torch.from_numpy(fitted.encoder_.table.transform(tumours()[2]))
     scorer, gradients = fitted.scorer_, fitted._gradients_of(test)
     features = scorer.standard(torch.cat([gradients.flatten(1), test.double()], dim=1))
     logits = torch.stack([alarm(features) for alarm in scorer.alarms]).mean(0)
-    expected = scorer.alarm_surprise(logits) + scorer.weight * scorer.novelty_surprise(
-        scorer.novelty(features)
-    )
+    trees = scorer.forest_surprise(scorer.forest(test))
+    learned = (4 * trees + scorer.alarm_surprise(logits)) / 5
+    expected = learned + scorer.weight * scorer.novelty_surprise(scorer.novelty(features))
     np.testing.assert_allclose(fitted.anomaly_score(tumours()[2]), expected.numpy(), rtol=1e-9)
     weights = [one["weight"] for one in fitted.weights_tried_]
     assert float(scorer.weight) in weights
@@ -141,11 +141,45 @@ def test_the_score_is_the_sum_of_two_surprises(fitted: R2AD2) -> None:
 
 def test_a_given_weight_leaves_the_share_of_gradients_to_the_known() -> None:
     X, y, _, _ = tumours()
-    detector = R2AD2(novelty=0.25, random_state=0).fit(X, y)
+    detector = R2AD2(novelty=0.25, trees=None, random_state=0).fit(X, y)
     tried = [one for one in detector.weights_tried_ if one["weight"] == 0]
     ranked = {one["share"]: one["auroc"] + one["average_precision"] for one in tried}
     assert len(set(ranked.values())) > 1
     assert {float(alarm.share) for alarm in detector.scorer_.alarms} == {max(ranked, key=ranked.__getitem__)}
+
+
+def test_trees_read_the_columns_where_anomalies_are_known(fitted: R2AD2) -> None:
+    X, y, test, _ = tumours()
+    assert fitted.shape_["trees"] == len(fitted.scorer_.forest.roots) == 100
+    without = clone(fitted).set_params(trees=None).fit(X, y)
+    gradients = clone(fitted).set_params(columns=False).fit(X, y)
+    unlabelled = clone(fitted).fit(X[:250])
+    for detector in (without, gradients, unlabelled):
+        assert detector.scorer_.forest is None
+        assert "trees" not in detector.shape_
+        assert not any("forest" in name for name in detector._state()[1])
+    assert np.abs(without.anomaly_score(test) - fitted.anomaly_score(test)).max() > 0.01
+    few = clone(fitted).set_params(trees=3).fit(X, y)
+    assert few.shape_["trees"] == 4  # one for each of the networks' parts of the known anomalies
+    for wrong in (0, -1, 2.5, "many"):
+        with pytest.raises(ValueError, match=r"trees=.* must be 1 or more, or None: a whole number"):
+            clone(fitted).set_params(trees=wrong).fit(X, y)
+
+
+def test_hidden_anomalies_do_the_trees_little_harm() -> None:
+    """The more hide among the rows that pass for normal, the worse networks do, and trees hardly."""
+    rng = np.random.default_rng(0)
+    far = np.array([2.5, 2.5, 0, 0, 0, 0])
+    normal, odd = rng.normal(size=(700, 6)), rng.normal(size=(104, 6)) + far
+    X, y = np.concatenate([normal, odd]), np.repeat([0, 1], [800, 4])  # 100 hide
+    test = np.concatenate([rng.normal(size=(500, 6)), rng.normal(size=(100, 6)) + far])
+    truth = np.repeat([0, 1], [500, 100])
+    own, without = (
+        roc_auc_score(truth, R2AD2(trees=trees, random_state=0).fit(X, y).anomaly_score(test))
+        for trees in (100, None)
+    )
+    assert own > 0.95
+    assert own > without + 0.01
 
 
 def test_columns_stand_beside_gradients_unless_left_out(fitted: R2AD2) -> None:

@@ -101,7 +101,8 @@ def test_description_of_checkpoints_and_alarm_networks(tmp_path):
     entries = detector.shape_["entries"]
     assert told["gradients read"] == [f"2 x {entries} numbers a row, sketched, at most 8 for each parameter"]
     assert told["noise"] == ["gaussian rows, called anomalous"]
-    kind, epochs, counted, reached = told["alarm networks"]
+    kind, epochs, counted, trees, reached = told["alarm networks"]
+    assert trees == "beside them 100 trees on columns, which count 4 times as much"
     share = float(detector.scorer_.alarms[0].share)
     assert counted == f"gradients count {share:.0%}, columns {1 - share:.0%}"
     assert kind == "4: dense layers of 100, 50"
@@ -112,6 +113,8 @@ def test_description_of_checkpoints_and_alarm_networks(tmp_path):
     assert len(told["novelty"]) == 1 + len([one for one in detector.weights_tried_ if one["share"] == share])
     (taken,) = [line for line in told["novelty"] if line.endswith("<- taken")]
     assert taken.startswith(f"weight {weight:g} ")
+    refused = [line for line in told["novelty"] if line.endswith("  too much for so few known anomalies")]
+    assert [line.split()[1] for line in refused] == ["0.5", "1", "2", "4", "8"]  # of 6 known ones
     assert told["unlike the paper"] == list(R2AD2.paper.differences)
     assert "epochs" not in told
 

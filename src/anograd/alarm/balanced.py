@@ -116,7 +116,7 @@ def train_balanced(
         When the loss stops being a number.
     """
     device = material.known.device
-    seen = [_without(len(material.known), out) for out in left_out]
+    seen = [without(len(material.known), out) for out in left_out]
     normal, anomalous, nothing = plan.counts(min(map(len, seen)), len(material.noise))
     optimizers = [adam(alarm, plan.learning_rate) for alarm in alarms]
     labels = torch.cat([torch.zeros(normal), torch.ones(anomalous + nothing)]).to(device)
@@ -200,7 +200,8 @@ def _run_epoch(
     return float(total) / steps
 
 
-def _without(count: int, left_out: Tensor) -> Tensor:
+def without(count: int, left_out: Tensor) -> Tensor:
+    """Return the numbers 0 to count - 1 that are not left out, int64."""
     kept = torch.ones(count, dtype=torch.bool)
     kept[left_out] = False
     return torch.nonzero(kept).ravel()

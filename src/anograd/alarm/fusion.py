@@ -1,4 +1,4 @@
-"""Two scores of one row become one: surprises on one scale, added with a weight that known anomalies choose.
+"""Scores of one row become one: surprises on one scale, added with a weight that known anomalies choose.
 
 A surprise is 1 - log of the share of normal rows that score at least as high: 1 for the least surprising
 row, one more for each factor e in rarity. Sums of them are Fisher's way to combine p values.
@@ -22,6 +22,10 @@ TAIL = 0.1  # the share of normal rows that the line beyond the last knot is fit
 # those reported, where all kinds of anomalies were known.
 TOLERANCE = 0.15
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+# A handful of known anomalies says little of the weight, and those hidden among the normal rows, which the
+# novelty takes for normal, say nothing: it may grow with the known ones, from a fallback up.
+FALLBACK, KNOWN_PER_WEIGHT = 0.25, 50
+NETWORKS = 0.25  # what the alarm networks count beside a forest, which counts 1
 SHARES = (0.0, 0.25, 0.5)  # of the alarm networks that read gradients beside those that read columns
 Floats = NDArray[np.float64]
 
@@ -106,12 +110,31 @@ def choose(tried: Sequence[dict[str, float]], known: int) -> dict[str, float]:
     """Return the one to take of what was tried, each with a "share" of gradients and a "weight" of novelty.
 
     Of those that rank left-out known anomalies nearly as well as the best, the one with the largest weight,
-    then share: what nobody has labelled yet is left to the novelty, and to gradients, as far as the known
-    anomalies allow. The fewer they are, the more is "nearly".
+    and of several such the one that ranks them best: what nobody has labelled yet is left to the novelty as
+    far as the known anomalies allow. The fewer they are, the more is "nearly"; and the weight is one for each
+    50 of them at most, or a quarter.
     """
+    tried = [one for one in tried if one["weight"] <= most(known)]
     nearly = max(map(quality, tried)) - TOLERANCE / math.sqrt(known)
     allowed = [one for one in tried if quality(one) >= nearly]
-    return max(allowed, key=lambda one: (one["weight"], one["share"]))
+    return max(allowed, key=lambda one: (one["weight"], quality(one)))
+
+
+def surprises(normal: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return surprises of scores of normal rows (m,), on their own scale, and of others (a,); on the CPU."""
+    scale = Surprise()
+    scale.fit(normal.cpu())
+    return scale(normal.cpu()), scale(others.cpu())
+
+
+def beside(forest: Tensor, networks: Tensor) -> Tensor:
+    """Return the surprise by the two that learn from known anomalies, (n,), from that by each."""
+    return (forest + NETWORKS * networks) / (1 + NETWORKS)
+
+
+def most(known: int) -> float:
+    """Return the largest weight of the novelty that a number of known anomalies can choose."""
+    return max(FALLBACK, known / KNOWN_PER_WEIGHT)
 
 
 def quality(tried: Mapping[str, float]) -> float:

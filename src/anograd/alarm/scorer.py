@@ -5,6 +5,7 @@ Both are modules, so that what was learned is a state dict and the score plain t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from anograd.alarm.balanced import BalancedPlan, Material, logits, parts, train_balanced
-from anograd.alarm.fusion import SHARES, Surprise, choose, quality, try_weights
+from anograd.alarm.balanced import BalancedPlan, Material, logits, parts, train_balanced, without
+from anograd.alarm.forest import Forest
+from anograd.alarm.fusion import FALLBACK, SHARES, Surprise, beside, choose, quality, surprises, try_weights
 from anograd.alarm.network import AlarmNetwork, AlarmPair, PooledBatchNorm
 from anograd.alarm.published import AlarmPlan, train_as_published
 from anograd.alarm.standard import Novelty, Standard
@@ -25,6 +27,7 @@ from anograd.train import Observer, seeded
 AT_ONCE = 1024  # rows
 NOISE_ROWS = 4096
 MOST_VALIDATION = 10_000
+MOST_NORMAL = 4096  # rows that the samples of the forest's trees are drawn from
 WITHOUT_LABELS = 8.0  # weight of the novelty, the largest one, where nothing is known to choose it by
 
 
@@ -127,7 +130,7 @@ class PublishedScorer(nn.Module):
 
 
 class BalancedScorer(nn.Module):
-    """Our default: surprise by cross-fitted alarm networks plus weighted surprise by the novelty.
+    """Our default: surprise by a cross-fitted forest and networks plus weighted surprise by the novelty.
 
     Parameters
     ----------
@@ -140,14 +143,20 @@ class BalancedScorer(nn.Module):
     networks : int
         How many alarm networks read gradients, each with one that reads columns beside it; 0 leaves the
         score to the novelty.
+    trees : int, default 0
+        Of the forest, which reads columns and learns from known anomalies, where there are any of both.
+    nodes : int, default 0
+        Of a forest that is to be loaded.
 
     Attributes
     ----------
+    forest : Forest or None
     weight : torch.Tensor, ()
-        How much the novelty counts beside the alarm networks.
+        How much the novelty counts beside the forest and the alarm networks.
     """
 
     weight: Tensor
+    forest: Forest | None
 
     def __init__(
         self,
@@ -158,8 +167,13 @@ class BalancedScorer(nn.Module):
         *,
         recurrent: bool,
         networks: int,
+        trees: int = 0,
+        nodes: int = 0,
     ) -> None:
         super().__init__()
+        self.trees = trees if columns else 0
+        self.forest = Forest(columns, trees, nodes) if nodes else None
+        self.forest_surprise = Surprise() if nodes else None
         self.standard = Standard(checkpoints * entries, *([columns] if columns else []))
         self.novelty = Novelty(checkpoints * entries)
         self.alarms = nn.ModuleList(
@@ -211,6 +225,7 @@ class BalancedScorer(nn.Module):
                 made = [self.standard(gradients.noise(AT_ONCE)) for _ in range(NOISE_ROWS // AT_ONCE)]
             noise = torch.cat(made)
         left_out = parts(len(known), len(self.alarms))
+        by_trees = self._grow(gradients, validation, left_out, seed) if self.trees and len(known) else []
         material = Material(features_of, gradients.train, validation, known, noise)
         history, kept = train_balanced(
             self._pairs(), left_out, material, plan, seed=seed, observe=observe, keep=keep
@@ -221,7 +236,8 @@ class BalancedScorer(nn.Module):
             for share in shares:
                 self._set_share(share)
                 rows = logits(self._pairs(), features_of, validation)
-                tried += [one | {"share": share} for one in self._try(rows, novelties, known, left_out)]
+                found = self._try(rows, by_trees, novelties, known, left_out)
+                tried += [one | {"share": share} for one in found]
             if weight is None:
                 taken = choose(tried, len(known))
                 weight = taken["weight"]
@@ -229,21 +245,58 @@ class BalancedScorer(nn.Module):
                 taken = max((one for one in tried if not one["weight"]), key=quality)
             self._set_share(taken["share"])
         self.alarm_surprise.fit(logits(self._pairs(), features_of, validation).mean(0))
-        self.weight.fill_(WITHOUT_LABELS if weight is None else weight)
+        if weight is None:
+            weight = FALLBACK if len(known) else WITHOUT_LABELS
+        self.weight.fill_(weight)
         return history, kept, tried
 
     @torch.no_grad()
+    def _grow(
+        self, gradients: Gradients, validation: Tensor, left_out: Sequence[Tensor], seed: int
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Grow the forest; return, for each network, surprises by the trees that leave out what it does."""
+
+        def columns_of(index: Tensor) -> Tensor:
+            return gradients.of(index)[:, self.standard.sizes[0] :].clone()
+
+        normal, chosen, known = (
+            torch.cat(list(self._pieces(columns_of, index)))
+            for index in (gradients.train[:MOST_NORMAL], validation, gradients.known)
+        )
+        each = math.ceil(self.trees / len(left_out))
+        forests = [
+            Forest.grow(normal, known[without(len(known), out)], each, seed + i).to(known.device)
+            for i, out in enumerate(left_out)
+        ]
+        self.forest, self.forest_surprise = Forest.joined(forests), Surprise()
+        self.to(known.device)
+        self.forest_surprise.fit(self.forest(chosen))
+        return [surprises(one(chosen), one(known[out])) for one, out in zip(forests, left_out, strict=True)]
+
+    @torch.no_grad()
     def _try(
-        self, rows: Tensor, novelties: Tensor, known: Tensor, left_out: Sequence[Tensor]
+        self,
+        rows: Tensor,
+        by_trees: Sequence[tuple[Tensor, Tensor]],
+        novelties: Tensor,
+        known: Tensor,
+        left_out: Sequence[Tensor],
     ) -> list[dict[str, float]]:
-        own, beside = [], []
+        learned, novel = [], []
         novelty_of = self.novelty_surprise
-        for alarm, out, normal in zip(self._pairs(), left_out, rows, strict=True):
-            scale = Surprise()
-            scale.fit(normal)
-            own.append((scale(normal).numpy(), scale(alarm(known[out]).cpu()).numpy()))
-            beside.append(novelty_of(self.novelty(known[out])).cpu().numpy())
-        return try_weights(own, (novelty_of(novelties).cpu().numpy(), beside))
+        for i, (alarm, out, normal) in enumerate(zip(self._pairs(), left_out, rows, strict=True)):
+            found = surprises(normal, alarm(known[out]))
+            if by_trees:
+                found = (beside(by_trees[i][0], found[0]), beside(by_trees[i][1], found[1]))
+            learned.append((found[0].numpy(), found[1].numpy()))
+            novel.append(novelty_of(self.novelty(known[out])).cpu().numpy())
+        return try_weights(learned, (novelty_of(novelties).cpu().numpy(), novel))
+
+    def grown(self) -> dict[str, int]:
+        """Return how many trees and nodes the forest has; nothing where there is none."""
+        if self.forest is None:
+            return {}
+        return {"trees": len(self.forest.roots), "nodes": len(self.forest.odds)}
 
     def _set_share(self, share: float) -> None:
         for alarm in self._pairs():
@@ -258,14 +311,16 @@ class BalancedScorer(nn.Module):
     def forward(self, entries: Tensor) -> Tensor:
         """Return the scores, (n,) float64, high = anomalous, of gradients and columns, (n, T * k + p)."""
         features = self.standard(entries)
-        logit = torch.stack([alarm(features) for alarm in self.alarms]).mean(0) if len(self.alarms) else None
-        if logit is not None and not self.weight:
-            alone: Tensor = self.alarm_surprise(logit)
-            return alone
-        novelty: Tensor = self.novelty_surprise(self.novelty(features))
-        if logit is None:
+        if not len(self.alarms):
+            novelty: Tensor = self.novelty_surprise(self.novelty(features))
             return novelty
-        score: Tensor = self.alarm_surprise(logit) + self.weight * novelty
+        learned: Tensor = self.alarm_surprise(torch.stack([alarm(features) for alarm in self.alarms]).mean(0))
+        if self.forest is not None and self.forest_surprise is not None:
+            trees = self.forest_surprise(self.forest(entries[:, self.standard.sizes[0] :]))
+            learned = beside(trees, learned)
+        if not self.weight:  # what counts for nothing is not worked out
+            return learned
+        score: Tensor = learned + self.weight * self.novelty_surprise(self.novelty(features))
         return score
 
 

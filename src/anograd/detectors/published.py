@@ -16,7 +16,7 @@ PAPER = Paper(
         "gradients are standardised, put on a signed log scale and, where large, sketched",
         "known anomalies are a fifth of each batch instead of as rare as they are",
         "four dense alarm networks, cross-fitted and stopped early, instead of a recurrent one",
-        "beside each stands one that reads the columns of the row itself",
+        "beside each stands one that reads the columns of the row itself, and beside all a forest of them",
         "the gradients' distance from normal ones is added, its weight chosen by left-out anomalies",
         "the rows held out from the autoencoder are drawn once; the published code draws anew each time",
         "a fifth of the normal rows is held out for p values",
@@ -58,6 +58,6 @@ def settings(data: str | None) -> dict[str, Any]:
     return {
         "hidden": hidden, "dropout": 0.4, "checkpoints": 3, "holdout": 0.25, "sketch": None,
         "training": "published", "recurrent": True, "widths": widths, "networks": 1, "columns": False,
-        "noise": "gaussian", "novelty": 0.0, "epochs": 100, "batch_size": batch_size, "learning_rate": 1e-3,
-        "validation": 0.0, "calibration": 0.0,
+        "trees": None, "noise": "gaussian", "novelty": 0.0, "epochs": 100, "batch_size": batch_size,
+        "learning_rate": 1e-3, "validation": 0.0, "calibration": 0.0,
     }  # fmt: skip

@@ -41,11 +41,11 @@ class R2AD2(Detector):
     """Scores rows by what their gradients look like at several moments of training, high = anomalous.
 
     An autoencoder learns normal rows, and copies are kept along the way. A row's gradients at these
-    checkpoints tell how each would have to change to take it in. Alarm networks learn to tell those of known
-    anomalies and of noise from those of normal rows; beside them stands the gradients' distance from
+    checkpoints tell how each would have to change to take it in. Alarm networks, and trees on the row's
+    columns, learn to tell known anomalies from normal rows; beside them stands the gradients' distance from
     normal ones, which needs no labels and speaks for kinds of anomalies that nobody has seen yet. The score
-    is the weighted sum of two surprises: how rare each of the two would be among normal rows. For tables, or
-    images, with a handful of labelled anomalies; it works without any.
+    is a weighted sum of surprises: how rare what each of them says would be among normal rows. For tables,
+    or images, with a handful of labelled anomalies; it works without any.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class R2AD2(Detector):
     checkpoints : int, default 3
         After 10 epochs of the autoencoder, then every 5.
     holdout : float, default 0.25
-        Share of the training rows that the autoencoder does not see, but the alarm networks do.
+        Share of the training rows that only the alarm networks see.
     sketch : int, None or "auto", default "auto"
         Numbers kept of each parameter's gradient, by a random projection; None: raw gradients. "auto": 32,
         or raw where all of it is at most 256 numbers.
@@ -72,11 +72,14 @@ class R2AD2(Detector):
         Alarm networks, each of which leaves out another part of the known anomalies; the mean counts.
     columns : bool, default True
         Beside each stands one that reads the row's columns themselves; False leaves gradients alone.
+    trees : int or None, default 100
+        Randomised trees that read the columns, each of a small sample of its own; they count four times as
+        much as the networks.
     noise : {"gaussian", "uniform", "permuted"} or None, default "gaussian"
         Rows that alarm networks are to call anomalous.
     novelty : float or "auto", default "auto"
-        Weight of the distance beside the alarm networks. "auto" takes the largest one that ranks
-        left-out known anomalies nearly as well as the best; give 0.25 where others hide among normal rows.
+        Weight of the distance. "auto" takes the largest that ranks left-out known anomalies nearly as well
+        as the best, 1 for each 50 of them at most; give 0.25 where others hide among normal rows.
     epochs : int, default 15
         Of the alarm networks, at most; the best by left-out known anomalies counts.
     batch_size : int or "auto", default "auto"
@@ -90,7 +93,7 @@ class R2AD2(Detector):
     false_alarm_rate : float, default 0.05
     missing : {"refuse", "impute"}, default "refuse"
     memory : str or int, default "256MiB"
-        Rows and gradients beyond it wait in a temporary file. What has no text here is as in `GradCon`.
+        Rows and gradients beyond it wait in a file. What has no text here is as in `GradCon`.
     device : str, default "auto"
     random_state : int, RandomState, Generator or None, default None
     progress : bool or callable, default False
@@ -120,8 +123,8 @@ class R2AD2(Detector):
     -----
     **Differs from the paper.** `as_published` gives the published method: one recurrent alarm network on raw
     gradients, batch norm with an optimiser of its own, 100 epochs, noise in every step. The default
-    instead standardises each gradient entry on normal rows and takes its signed logarithm, sketches large
-    gradients, draws a fifth of each batch from the known anomalies, stops early, has networks that read
+    standardises gradient entries on normal rows and takes their signed logarithm, sketches large gradients,
+    draws a fifth of each batch from the known anomalies, stops early, has networks and trees that read
     columns, and adds the novelty.
 
     References
@@ -162,6 +165,7 @@ class R2AD2(Detector):
         widths: Sequence[int] = (100, 50),
         networks: int = 4,
         columns: bool = True,
+        trees: int | None = 100,
         noise: str | None = "gaussian",
         novelty: float | str = "auto",
         epochs: int = 15,
@@ -188,6 +192,7 @@ class R2AD2(Detector):
         self.widths = widths
         self.networks = networks
         self.columns = columns
+        self.trees = trees
         self.noise = noise
         self.novelty = novelty
         self.epochs = epochs
@@ -225,8 +230,8 @@ class R2AD2(Detector):
         checks.one_of(self, "noise", (*noises.KINDS, None))
         for name in ("checkpoints", "networks", "epochs"):
             checks.count(self, name)
-        checks.count(self, "sketch", "auto", None)
-        checks.count(self, "batch_size", "auto")
+        for name, *words in (("sketch", "auto", None), ("trees", None), ("batch_size", "auto")):
+            checks.count(self, name, *words)
         checks.share(self, "dropout")
         checks.share(self, "holdout")
         checks.learning_rate(self)
@@ -333,10 +338,11 @@ class R2AD2(Detector):
             return
         assert isinstance(self.scorer_, BalancedScorer)
         weight = None if self.novelty == "auto" else float(self.novelty)
+        own = BalancedPlan(self.epochs, batch, self.learning_rate)
         self.history_, self.kept_epoch_, self.weights_tried_ = self.scorer_.learn(
-            gradients, BalancedPlan(self.epochs, batch, self.learning_rate), weight=weight, seed=seed,
-            observe=observe, keep=keep,
-        )  # fmt: skip
+            gradients, own, weight=weight, seed=seed, observe=observe, keep=keep
+        )
+        self.shape_ |= self.scorer_.grown()
 
     def _gradients(self, rows: Rows, split: Split) -> Gradients:
         def read(index: Tensor) -> Tensor:
@@ -348,16 +354,11 @@ class R2AD2(Detector):
         one = 4 * self.shape_["checkpoints"] * self.shape_["entries"]
         # Raw gradients can be larger than any disk; sketches are small enough to be kept.
         keep = self.sketch_ is not None or one * len(train) <= self._memory()
+        draw = None if self.noise is None else noises.make(self.noise, rows.take(train[:NOISE_EXAMPLES]))
+        noise = None if draw is None else lambda count: self._entries_of(draw(count).to(self._device()))
         return Gradients.gather(
-            read, self._noise(rows, train), train, validation, split.known,
-            memory=self._memory() if keep else None,
-        )  # fmt: skip
-
-    def _noise(self, rows: Rows, train: Tensor) -> noises.Noise | None:
-        if self.noise is None:
-            return None
-        draw = noises.make(self.noise, rows.take(train[:NOISE_EXAMPLES]))
-        return lambda count: self._entries_of(draw(count).to(self._device()))
+            read, noise, train, validation, split.known, memory=self._memory() if keep else None
+        )
 
     def _batch(self, n: int) -> int:
         return int(self.batch_size) if self.batch_size != "auto" else min(256, max(16, n // 50))
@@ -367,10 +368,8 @@ class R2AD2(Detector):
         with seeded(seed):
             if self.training == "published":
                 return PublishedScorer(shape["checkpoints"], shape["entries"], widths)
-            return BalancedScorer(
-                shape["checkpoints"], shape["entries"], shape["columns"], widths,
-                recurrent=self.recurrent, networks=shape["networks"],
-            )  # fmt: skip
+            sizes = {"trees": self.trees or 0, **shape}  # of a forest that was grown: as it is
+            return BalancedScorer(widths=widths, recurrent=self.recurrent, **sizes)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = {f"scorer/{name}": value for name, value in self.scorer_.state_dict().items()}
@@ -388,8 +387,8 @@ class R2AD2(Detector):
             setattr(self, f"{name}_", described[name])
         self.sketch_ = Sketch(*described["sketch"]) if described["sketch"] is not None else None
         self.holdout_ = tensors["holdout"]["rows"].numpy()
-        parts = [*self.widths, *self.network_.get("hidden", ())]
-        count = len(parts) + self.shape_["checkpoints"] + self.shape_["networks"]
+        widths = len(self.widths) + len(self.network_.get("hidden", ()))
+        count = widths + self.shape_["checkpoints"] + self.shape_["networks"]
         checks.no_more_than(count, sum(map(len, tensors.values())))
         with torch.device("meta"):
             self.targets_ = [build(self.network_, seed=0) for _ in range(self.shape_["checkpoints"])]

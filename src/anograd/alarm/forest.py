@@ -1,0 +1,161 @@
+"""A forest beside the alarm networks: one randomised tree for each of many small, balanced samples.
+
+A tree learns from all known anomalies and from a few times as many normal rows, drawn anew. Where anomalies
+hide among the rows that pass for normal, hardly any is in a tree's sample, so that few of them are
+taught as normal; and with a handful of known anomalies trees tell columns that matter from those that do not
+sooner than networks do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.tree import ExtraTreeClassifier
+from torch import Tensor, nn
+
+from anograd.train import seeded
+
+# Chosen on the development sets of docs/guide/choices.md, together.
+NORMAL_PER_KNOWN, FEWEST_NORMAL = 4, 64  # rows in a tree's sample
+DEPTH = 12  # of a tree at most, and the steps of every walk
+
+
+class Forest(nn.Module):
+    """The mean log odds of a row over randomised trees; a walk is a few gathers, on any device.
+
+    Parameters
+    ----------
+    columns : int
+        Of a row.
+    trees : int
+    nodes : int
+        Of all trees together, leaves among them.
+
+    Attributes
+    ----------
+    roots : torch.Tensor of int64, (trees,)
+    column : torch.Tensor of int64, (nodes,)
+        Which one a node asks for.
+    threshold : torch.Tensor, (nodes,)
+        float64. Rows above it go to the second child.
+    child : torch.Tensor of int64, (2 * nodes,)
+        Of node i at 2 i and 2 i + 1; both of a leaf are the leaf itself.
+    odds : torch.Tensor, (nodes,)
+        float64. Of a leaf, the logarithm of anomalous rows over normal ones, both as shares of their class.
+    """
+
+    roots: Tensor
+    column: Tensor
+    threshold: Tensor
+    child: Tensor
+    odds: Tensor
+
+    def __init__(self, columns: int, trees: int, nodes: int) -> None:
+        super().__init__()
+        self.columns = columns
+        self.register_buffer("roots", torch.zeros(trees, dtype=torch.int64))
+        self.register_buffer("column", torch.zeros(nodes, dtype=torch.int64))
+        self.register_buffer("threshold", torch.zeros(nodes, dtype=torch.float64))
+        self.register_buffer("child", torch.zeros(2 * nodes, dtype=torch.int64))
+        self.register_buffer("odds", torch.zeros(nodes, dtype=torch.float64))
+        self.register_load_state_dict_post_hook(_check)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def grow(cls, normal: Tensor, known: Tensor, trees: int, seed: int) -> Self:
+        """Return a forest that learned to tell known anomalies from normal rows.
+
+        Parameters
+        ----------
+        normal : torch.Tensor, (m, p)
+            What trees draw their normal rows from: four for each known anomaly, and 64 at least.
+        known : torch.Tensor, (a, p)
+            One at least; every tree learns from all of them.
+        trees : int
+        seed : int
+
+        References
+        ----------
+        Geurts, Ernst, Wehenkel: Extremely randomized trees. Machine Learning 63, 2006: the trees. Balanced
+        samples: Chen, Liaw, Breiman: Using random forest to learn imbalanced data. 2004.
+        """
+        rows = torch.cat([known, normal]).cpu().numpy().astype(np.float32)
+        drawn = min(len(normal), max(FEWEST_NORMAL, NORMAL_PER_KNOWN * len(known)))
+        odd = np.repeat([1, 0], [len(known), drawn])
+        # Both classes weigh the same.
+        weight = np.where(odd, drawn / len(known), 1.0)
+        grown = []
+        with seeded(seed):
+            for _ in range(trees):
+                own = torch.randperm(len(normal))[:drawn].numpy() + len(known)
+                sample = rows[np.concatenate([np.arange(len(known)), own])]
+                state = int(torch.randint(2**31 - 1, ()))
+                grown.append(_grown(sample, odd, weight, state))
+        return cls._of(grown, rows.shape[1])
+
+    @classmethod
+    def _of(cls, grown: Sequence[dict[str, NDArray[np.generic]]], columns: int) -> Self:
+        sizes = np.array([len(one["odds"]) for one in grown])
+        first = np.cumsum(sizes) - sizes
+        made = cls(columns, len(grown), int(sizes.sum()))
+        made.roots.copy_(torch.from_numpy(first))
+        for name in ("column", "threshold", "odds"):
+            getattr(made, name).copy_(torch.from_numpy(np.concatenate([one[name] for one in grown])))
+        children = [one["child"] + start for one, start in zip(grown, first, strict=True)]
+        made.child.copy_(torch.from_numpy(np.concatenate(children).ravel()))
+        return made
+
+    @classmethod
+    def joined(cls, forests: Sequence[Forest]) -> Self:
+        """Return one forest of all the trees of several."""
+        starts = np.cumsum([0, *(len(one.odds) for one in forests)])
+        made = cls(forests[0].columns, sum(len(one.roots) for one in forests), int(starts[-1]))
+        for name, shifted in (
+            ("roots", True), ("column", False), ("threshold", False), ("child", True), ("odds", False),
+        ):  # fmt: skip
+            parts = [
+                getattr(one, name) + (int(start) if shifted else 0)
+                for one, start in zip(forests, starts, strict=False)
+            ]
+            getattr(made, name).copy_(torch.cat(parts))
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean log odds, (n,) float64, high = anomalous, of rows x (n, p)."""
+        at = self.roots.unsqueeze(0).expand(len(x), -1)
+        for _ in range(DEPTH):
+            above = x.gather(1, self.column[at]) > self.threshold[at]
+            at = self.child[2 * at + above.to(at.dtype)]
+        return self.odds[at].mean(1)
+
+
+def _check(forest: Forest, keys: object) -> None:
+    """Raise ValueError where a stored forest leads astray: to a node or a column that there is not."""
+    nodes = len(forest.odds)
+    for places, most in ((forest.roots, nodes), (forest.child, nodes), (forest.column, forest.columns)):
+        if not 0 <= int(places.min()) <= int(places.max()) < most:
+            raise ValueError(f"a forest of {nodes:,} nodes on {forest.columns:,} columns points beyond them")
+
+
+def _grown(
+    sample: NDArray[np.float32], odd: NDArray[np.int64], weight: NDArray[np.float64], state: int
+) -> dict[str, NDArray[np.generic]]:
+    """Return the nodes of one tree, leaves leading to themselves."""
+    fitted = ExtraTreeClassifier(max_features="sqrt", max_depth=DEPTH, random_state=state)
+    tree = fitted.fit(sample, odd, sample_weight=weight).tree_
+    leaf = fitted.apply(sample)
+    normal = int((odd == 0).sum())
+    shares = [np.bincount(leaf, weight * (odd == of) / normal, tree.node_count) for of in (1, 0)]
+    own = np.arange(tree.node_count)
+    ends = tree.children_left < 0
+    child = np.stack([tree.children_left, tree.children_right], axis=1)
+    return {
+        "column": np.where(ends, 0, tree.feature),
+        "threshold": np.where(ends, 0.0, tree.threshold),
+        "child": np.where(ends[:, None], own[:, None], child),
+        # One row more in each class: a leaf without rows of a class is not certain.
+        "odds": np.log((shares[0] + 1 / normal) / (shares[1] + 1 / normal)),
+    }
