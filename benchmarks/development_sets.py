@@ -1,7 +1,8 @@
-"""Sets of ADBench to choose settings by, in a clean regime and with splits that no protocol has.
+"""Sets of ADBench to choose settings by, with splits that no reported table has.
 
-Half of the anomalies and a quarter of the normal rows are tested. Rows are scaled from minimum..maximum of
-the normal rows that are learned from to 0..1, and nothing is clipped.
+Clean: half of the anomalies and a quarter of the normal rows are tested; rows are scaled from
+minimum..maximum of the normal rows that are learned from to 0..1, and nothing is clipped. Contaminated: as in
+ADBench's protocol, with seeds of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from anograd.bench import sets
-from anograd.bench.protocols import Split
+from anograd.bench.protocols import ADBench, Split
 
 SETS = tuple(
     f"adbench/{name}"
@@ -24,6 +25,7 @@ SETS = tuple(
     )
 )  # fmt: skip
 # Normal rows to learn from and to test on, anomalies for both, known ones among them.
+FIRST_SEED = 107
 MOST_NORMAL, MOST_TESTED, MOST_ANOMALIES, KNOWN = 6000, 3000, 2000, 50
 
 
@@ -61,6 +63,20 @@ def split(name: str, seed: int, known: int = KNOWN, transfer: bool = False) -> S
     truth = np.repeat([False, True], [len(tested), len(others)])
     test = np.concatenate([tested, others])
     return Split(np.concatenate([learned, pool]), labels, test, truth, "clean")
+
+
+def contaminated(name: str, seed: int) -> Split:
+    """Return a set, split as in ADBench's protocol: 1 % of the anomalies known, the others among the rows.
+
+    Parameters
+    ----------
+    name : str
+        As in `split`.
+    seed : int
+        What is drawn is what the protocol draws for 107 more.
+    """
+    own = f"adbench/{name.partition('_')[2]}"
+    return ADBench(labelled=0.01).split(sets.find(own), sets.load(own), FIRST_SEED + seed)
 
 
 def _scale(normal: NDArray[Any], *others: NDArray[Any]) -> list[NDArray[np.float32]]:

@@ -38,8 +38,10 @@ AS_MANY_AS = 3  # checkpoints, read in order with the widths SMALL: so many weig
 TOLERANCE = 0.02
 ABLATION: dict[str, dict[str, Any]] = {
     "default": {},
+    "trees=None": {"trees": None},
     "columns=False": {"columns": False},
     "novelty=0": {"novelty": 0.0},
+    "novelty=0.25": {"novelty": 0.25},
     "novelty=1": {"novelty": 1.0},
     "checkpoints=1": {"checkpoints": 1},
     "networks=1": {"networks": 1},
@@ -50,6 +52,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "dropout=0.4": {"dropout": 0.4},
     "holdout=0": {"holdout": 0.0},
 }
+REGIMES = (("clean", False), ("clean", True), ("contaminated", False))  # each with or without transfer
 Line = dict[str, Any]
 Job = tuple[Line, dict[str, Any]]  # key, constructor parameters
 
@@ -123,14 +126,19 @@ def _ways() -> Iterator[tuple[bool, int]]:
 def ablations(sets: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
     """Yield the fits of the ablation, one variant after the other."""
     for variant, changes in ABLATION.items():
-        for transfer in (False, True):
+        for regime, transfer in REGIMES:
             for seed in seeds:
                 for name in sets:
-                    yield _key("ablation", variant, name, seed, transfer), changes
+                    yield _key("ablation", variant, name, seed, transfer, regime), changes
 
 
-def _key(study: str, variant: str, name: str, seed: int, transfer: bool = False) -> Line:
-    return {"study": study, "variant": variant, "data": name, "transfer": transfer, "seed": seed}
+def _key(
+    study: str, variant: str, name: str, seed: int, transfer: bool = False, regime: str = "clean"
+) -> Line:
+    return {
+        "study": study, "variant": variant, "data": name,
+        "regime": regime, "transfer": transfer, "seed": seed,
+    }  # fmt: skip
 
 
 def weights(entries: int, checkpoints: int, recurrent: bool, widths: Sequence[int]) -> int:
@@ -196,7 +204,6 @@ def run(job: Job) -> Line:
     auroc_alarm, precision_alarm = ranking(detector.anomaly_score(data.test), data.odd)
     of_one = weights(shape["entries"], shape["checkpoints"], detector.recurrent, detector.widths)
     return key | {
-        "regime": "clean",
         "settings": changes,
         "auroc": round(auroc, 4),
         "average_precision": round(precision, 4),
@@ -222,6 +229,8 @@ def run(job: Job) -> Line:
 def split(key: Line) -> protocols.Split:
     """Return the rows of one fit: of development sets by a split of their own, of others by the paper's."""
     name, seed = key["data"], key["seed"]
+    if key["regime"] == "contaminated":
+        return development_sets.contaminated(name, seed)
     if name in development_sets.SETS:
         return development_sets.split(name, seed, transfer=key["transfer"])
     return protocols.R2AD2().split(find(name), load(name), seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -172,24 +173,25 @@ def ablation() -> str:
         return MISSING
     rows = []
     for variant in r2ad2_variants.ABLATION:
-        cells = [_compared(lines, variant, transfer) for transfer in (False, True)]
+        cells = [_compared(lines, variant, *one) for one in r2ad2_variants.REGIMES]
         seconds = [line["fit_seconds"] for line in lines if line["variant"] == variant]
         if seconds:
-            rows.append([variant, *cells[0], *cells[1], f"{statistics.median(seconds):.1f}"])
+            rows.append([variant, *itertools.chain(*cells), f"{statistics.median(seconds):.1f}"])
     head = (
         "variant", "fits", "AUROC", "average precision", "fits, transfer", "AUROC, transfer",
-        "average precision, transfer", "median fit, s",
+        "average precision, transfer", "fits, contaminated", "AUROC, contaminated",
+        "average precision, contaminated", "median fit, s",
     )  # fmt: skip
     return "\n\n".join([markdown(head, rows), origin(lines)])
 
 
-def _compared(lines: Sequence[Line], variant: str, transfer: bool) -> list[str]:
+def _compared(lines: Sequence[Line], variant: str, regime: str, transfer: bool) -> list[str]:
     """Return fits and means, with the difference to the default on the same sets and seeds."""
     default, own = (
         {
             (line["data"], line["seed"]): line
             for line in lines
-            if line["variant"] == one and line["transfer"] is transfer
+            if (line["variant"], line["regime"], line["transfer"]) == (one, regime, transfer)
         }
         for one in ("default", variant)
     )
