@@ -155,14 +155,13 @@ def tried(*found: tuple[float, float, float]) -> list[dict[str, float]]:
     return [{"weight": w, "share": s, "auroc": a, "average_precision": 0.5} for w, s, a in found]
 
 
-def test_of_what_ranks_nearly_as_well_the_most_novelty_is_taken_then_the_best_share() -> None:
+def test_of_what_ranks_nearly_as_well_the_most_novelty_is_taken_then_the_least_share() -> None:
     near = TOLERANCE / 100**0.5
     best, close, far = 0.95, 0.95 - 0.9 * near, 0.95 - 1.1 * near
     assert choose(tried((0, 0, best), (0, 0.5, far), (1, 0, far)), 100) == tried((0, 0, best))[0]
     assert choose(tried((0, 0, best), (0, 0.5, close), (1, 0, far)), 100) == tried((0, 0, best))[0]
-    closer = 0.95 - 0.5 * near
-    found = choose(tried((0, 0.5, best), (1, 0.5, close), (1, 0.25, closer), (1, 0, close)), 100)
-    assert found == tried((1, 0.25, closer))[0]
+    found = choose(tried((0, 0.5, best), (1, 0.5, best), (1, 0.25, close), (1, 0, far)), 100)
+    assert found == tried((1, 0.25, close))[0]
     beyond = choose(tried((0, 0.5, close), (4, 0, best)), 100)  # which are no more than allow a weight of 2
     assert beyond == tried((0, 0.5, close))[0]
 

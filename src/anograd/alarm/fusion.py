@@ -109,15 +109,16 @@ def try_weights(
 def choose(tried: Sequence[dict[str, float]], known: int) -> dict[str, float]:
     """Return the one to take of what was tried, each with a "share" of gradients and a "weight" of novelty.
 
-    Of those that rank left-out known anomalies nearly as well as the best, the one with the largest weight,
-    and of several such the one that ranks them best: what nobody has labelled yet is left to the novelty as
-    far as the known anomalies allow. The fewer they are, the more is "nearly"; and the weight is one for each
-    50 of them at most, or a quarter.
+    Of those that rank left-out known anomalies nearly as well as the best, the one with the largest weight:
+    what nobody has labelled yet is left to the novelty as far as the known anomalies allow. The fewer they
+    are, the more is "nearly"; and the weight is one for each 50 of them at most, or a quarter. Of several
+    such it is the one with the least share, since networks that read gradients take half of the time of a
+    score.
     """
     tried = [one for one in tried if one["weight"] <= most(known)]
     nearly = max(map(quality, tried)) - TOLERANCE / math.sqrt(known)
     allowed = [one for one in tried if quality(one) >= nearly]
-    return max(allowed, key=lambda one: (one["weight"], quality(one)))
+    return max(allowed, key=lambda one: (one["weight"], -one["share"]))
 
 
 def surprises(normal: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ class R2AD2(Detector):
         Rows that alarm networks are to call anomalous.
     novelty : float or "auto", default "auto"
         Weight of the distance. "auto" takes the largest that ranks left-out known anomalies nearly as well
-        as the best, 1 for each 50 of them at most; give 0.25 where others hide among normal rows.
+        as the best, 1 for each 50 of them at most; give 4 or 8 where kinds to come are unlike the known.
     epochs : int, default 15
         Of the alarm networks, at most; the best by left-out known anomalies counts.
     batch_size : int or "auto", default "auto"
