@@ -166,20 +166,22 @@ def test_trees_read_the_columns_where_anomalies_are_known(fitted: R2AD2) -> None
             clone(fitted).set_params(trees=wrong).fit(X, y)
 
 
-def test_hidden_anomalies_do_the_trees_little_harm() -> None:
-    """The more hide among the rows that pass for normal, the worse networks do, and trees hardly."""
+def test_trees_find_more_where_anomalies_hide_among_many_columns() -> None:
+    """Six are known, sixty hide among the rows that pass for normal, and 28 of 30 columns say nothing."""
     rng = np.random.default_rng(0)
-    far = np.array([2.5, 2.5, 0, 0, 0, 0])
-    normal, odd = rng.normal(size=(700, 6)), rng.normal(size=(104, 6)) + far
-    X, y = np.concatenate([normal, odd]), np.repeat([0, 1], [800, 4])  # 100 hide
-    test = np.concatenate([rng.normal(size=(500, 6)), rng.normal(size=(100, 6)) + far])
-    truth = np.repeat([0, 1], [500, 100])
+    far = np.repeat([3.0, 0.0], [2, 28])
+
+    def draw(count: int) -> np.ndarray:
+        return np.exp(rng.normal(size=(count, 30)))
+
+    X, y = np.concatenate([draw(700), draw(66) + far]), np.repeat([0, 1], [760, 6])
+    test, truth = np.concatenate([draw(500), draw(100) + far]), np.repeat([0, 1], [500, 100])
     own, without = (
         roc_auc_score(truth, R2AD2(trees=trees, random_state=0).fit(X, y).anomaly_score(test))
         for trees in (100, None)
     )
-    assert own > 0.95
-    assert own > without + 0.01
+    assert own > 0.9  # 0.94 was measured
+    assert own > without + 0.03  # 0.85
 
 
 def test_columns_stand_beside_gradients_unless_left_out(fitted: R2AD2) -> None:
