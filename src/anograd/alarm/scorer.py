@@ -259,19 +259,26 @@ class BalancedScorer(nn.Module):
         def columns_of(index: Tensor) -> Tensor:
             return gradients.of(index)[:, self.standard.sizes[0] :].clone()
 
-        normal, chosen, known = (
+        normal, known = (
             torch.cat(list(self._pieces(columns_of, index)))
-            for index in (gradients.train[:MOST_NORMAL], validation, gradients.known)
+            for index in (gradients.train[:MOST_NORMAL], gradients.known)
         )
         each = math.ceil(self.trees / len(left_out))
         forests = [
             Forest.grow(normal, known[without(len(known), out)], each, seed + i).to(known.device)
             for i, out in enumerate(left_out)
         ]
+        found = [
+            torch.stack([one(piece) for one in forests]) for piece in self._pieces(columns_of, validation)
+        ]
+        rows = torch.cat(found, dim=1)
         self.forest, self.forest_surprise = Forest.joined(forests), Surprise()
         self.to(known.device)
-        self.forest_surprise.fit(self.forest(chosen))
-        return [surprises(one(chosen), one(known[out])) for one, out in zip(forests, left_out, strict=True)]
+        self.forest_surprise.fit(rows.mean(0))
+        return [
+            surprises(normal_rows, one(known[out]))
+            for normal_rows, one, out in zip(rows, forests, left_out, strict=True)
+        ]
 
     @torch.no_grad()
     def _try(
