@@ -250,6 +250,10 @@ def _checkpoints(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, li
         *([("known anomalies", [f"{known:,} learned from"])] if known is not None else []),
         *([("noise", [f"{given['noise']} rows, called anomalous"])] if given["noise"] and networks else []),
     ]
+    grown = fitted["shape"].get("trees", 0)
+    if not networks and grown:
+        foil = f"{grown} on columns, each taught by other made-up rows: there are no known anomalies"
+        return [*parts, ("trees", [foil]), ("novelty", _novelty(given, fitted, stored))]
     if not networks:
         nothing = "none: there are no known anomalies and no noise to learn from"
         return [*parts, ("alarm networks", [nothing]), ("novelty", ["the score is the novelty alone"])]
@@ -258,9 +262,8 @@ def _checkpoints(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, li
     if fitted["shape"]["columns"] and given["training"] != "published":
         share = float(stored.tensors["scorer/alarms.0.share"])
         alarms.append(f"gradients count {share:.0%}, columns {1 - share:.0%}")
-    if "trees" in fitted["shape"]:
-        trees = f"{fitted['shape']['trees']} trees on columns"
-        alarms.append(f"beside them {trees}, which count {1 / NETWORKS:.0f} times as much")
+    if grown:
+        alarms.append(f"beside them {grown} trees on columns, which count {1 / NETWORKS:.0f} times as much")
     reached = fitted["history"][fitted["kept_epoch"] - 1]
     if "validation_auroc" in reached:
         alarms.append(

@@ -89,6 +89,26 @@ def test_every_tree_sees_all_known_anomalies_and_few_normal_rows(monkeypatch: py
         assert len(set(drawn)) == (1 if expected == 300 else 30)
 
 
+def test_without_known_anomalies_made_up_rows_teach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, Any, Any]] = []
+    real = forests._grown
+    monkeypatch.setattr(forests, "_grown", lambda *given: seen.append(given[:3]) or real(*given))
+    normal = rows(300) + torch.tensor([0.0, 10.0, -10.0, 0.0])
+    forest = Forest.grow(normal, normal[:0], 50, seed=0)
+    for sample, odd, weight in seen:
+        assert (odd.sum(), len(odd)) == (64, 128)
+        assert np.array_equal(weight, np.ones(128))
+        made = torch.from_numpy(sample[odd == 1])
+        assert (made >= normal.amin(0)).all()
+        assert (made <= normal.amax(0)).all()
+        taken = (made[:, None] == normal[None]).any(1)  # the number of another row, in its column
+        assert 0.3 < taken.float().mean() < 0.7
+        assert not (made[:, None] == normal[None]).all(2).any()  # but no row as it is
+    assert len({sample.tobytes() for sample, _, _ in seen}) == 50
+    strange = torch.cat([normal[:100].double(), normal[:100].double() * 3])
+    assert roc_auc_score(np.repeat([0, 1], 100), forest(strange).numpy()) > 0.9
+
+
 def test_the_seed_draws_it_and_nothing_else() -> None:
     torch.manual_seed(1)
     one = grown(seed=3)

@@ -68,12 +68,29 @@ def test_it_finds_tumours_with_ten_known_ones(seed: int) -> None:
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "uniform", "permuted", None])
-def test_it_works_without_labels(noise: str | None) -> None:
+@pytest.mark.parametrize("trees", [100, None])
+def test_it_works_without_labels(noise: str | None, trees: int | None) -> None:
+    """Trees learn from made-up rows; without them it is an alarm network that learns, from noise."""
     X, y, test, truth = tumours()
-    detector = R2AD2(noise=noise, random_state=0).fit(X[y == 0])
+    seen: list[dict[str, Any]] = []
+    detector = R2AD2(noise=noise, trees=trees, random_state=0, progress=lambda name, data: seen.append(data))
+    detector.fit(X[y == 0])
     assert roc_auc_score(truth, detector.anomaly_score(test)) > 0.85  # 0.92 to 0.93 were measured
-    assert (len(detector.history_), detector.kept_epoch_) == ((0, 0) if noise is None else (15, 15))
+    learning = noise is not None and trees is None
+    assert (len(detector.history_), detector.kept_epoch_) == ((15, 15) if learning else (0, 0))
+    assert (detector.scorer_.forest is not None) == (noise is not None and trees is not None)
+    assert len(detector.scorer_.alarms) == int(learning)
+    assert seen[-1]["epoch"] == seen[-1]["epochs"] == 20 + 15 * learning
     assert detector.weights_tried_ == []
+
+
+def test_images_without_labels_have_no_trees() -> None:
+    """Anybody can tell made-up rows from images."""
+    detector = quick(epochs=1, random_state=0).fit(IMAGES[:60])
+    assert detector.scorer_.forest is None
+    assert len(detector.scorer_.alarms) == 1
+    known = quick(epochs=1, random_state=0).fit(IMAGES[:60], np.arange(60) >= 55)
+    assert known.scorer_.forest is not None
 
 
 def test_without_labels_and_noise_the_novelty_alone_ranks() -> None:
@@ -87,7 +104,7 @@ def test_without_labels_and_noise_the_novelty_alone_ranks() -> None:
 def test_far_outliers_rank_high_without_labels(seed: int) -> None:
     """An alarm network may take either side far out, where it has seen nothing; the novelty outweighs it."""
     X, y, test, truth = tumours(seed)
-    detector = R2AD2(random_state=seed).fit(X[y == 0])
+    detector = R2AD2(trees=None, random_state=seed).fit(X[y == 0])
     normal = test[truth == 0]
     far = normal + 20 * X[y == 0].std(0)
     both, which = np.concatenate([normal, far]), np.repeat([0, 1], len(normal))
@@ -95,6 +112,10 @@ def test_far_outliers_rank_high_without_labels(seed: int) -> None:
     assert roc_auc_score(which, detector.novelty_score(both)) >= 0.98
     assert detector.detect(far).all()
     assert float(detector.scorer_.weight) == 8
+    grown = R2AD2(random_state=seed).fit(X[y == 0])  # trees, too, may take either side
+    assert roc_auc_score(which, grown.anomaly_score(both)) >= 0.98
+    assert grown.detect(far).all()
+    assert float(grown.scorer_.weight) == 0.5
 
 
 def test_one_known_anomaly_is_enough() -> None:
@@ -153,10 +174,9 @@ def test_trees_read_the_columns_where_anomalies_are_known(fitted: R2AD2) -> None
     assert fitted.shape_["trees"] == len(fitted.scorer_.forest.roots) == 100
     without = clone(fitted).set_params(trees=None).fit(X, y)
     gradients = clone(fitted).set_params(columns=False).fit(X, y)
-    unlabelled = clone(fitted).fit(X[:250])
-    for detector in (without, gradients, unlabelled):
+    for detector in (without, gradients):
         assert detector.scorer_.forest is None
-        assert "trees" not in detector.shape_
+        assert detector.shape_["trees"] == 0
         assert not any("forest" in name for name in detector._state()[1])
     assert np.abs(without.anomaly_score(test) - fitted.anomaly_score(test)).max() > 0.01
     few = clone(fitted).set_params(trees=3).fit(X, y)
@@ -424,7 +444,10 @@ def test_published_settings() -> None:
         ({"novelty": -1}, "novelty=-1 is a weight: 0 or more, or 'auto'"),
         ({"novelty": "much"}, "novelty='much' is a weight: 0 or more, or 'auto'"),
         ({"memory": "much"}, "memory='much' is no amount of memory"),
-        ({"recurrent": True, "widths": (8,)}, r"got widths=\(8,\).*2 or more widths are wanted"),
+        (
+            {"trees": None, "recurrent": True, "widths": (8,)},
+            r"got widths=\(8,\).*2 or more widths are wanted",
+        ),
         ({"validation": 0.5, "calibration": 0.5}, "leave no rows to train on"),
         ({"device": "warp"}, "device='warp' is not to be had here"),
     ],

@@ -139,7 +139,13 @@ def test_a_model_of_an_early_version_does_not_tell_how_many_were_known(tmp_path)
 
 def test_description_without_known_anomalies(tmp_path):
     X = rows_and_labels()[0][:60]
-    told = describe(R2AD2(epochs=1, random_state=0).fit(X), tmp_path / "noise")
+    told = describe(R2AD2(epochs=1, random_state=0).fit(X), tmp_path / "trees")
+    assert told["trees"] == [
+        "100 on columns, each taught by other made-up rows: there are no known anomalies"
+    ]
+    assert told["novelty"] == ["weight 0.5: fewer than two known anomalies to choose it by"]
+    assert "alarm networks" not in told
+    told = describe(R2AD2(epochs=1, trees=None, random_state=0).fit(X), tmp_path / "noise")
     assert told["novelty"] == ["weight 8: fewer than two known anomalies to choose it by"]
     assert told["alarm networks"][2:] == ["gradients count 50%, columns 50%"]
     told = describe(R2AD2(epochs=1, novelty=2.0, random_state=0).fit(X), tmp_path / "given")

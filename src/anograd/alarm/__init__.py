@@ -7,3 +7,4 @@ from anograd.alarm.published import AlarmPlan as AlarmPlan
 from anograd.alarm.scorer import BalancedScorer as BalancedScorer
 from anograd.alarm.scorer import Gradients as Gradients
 from anograd.alarm.scorer import PublishedScorer as PublishedScorer
+from anograd.alarm.scorer import learners as learners

@@ -3,7 +3,7 @@
 A tree learns from all known anomalies and from a few times as many normal rows, drawn anew. Where anomalies
 hide among the rows that pass for normal, hardly any is in a tree's sample, so that few of them are
 taught as normal; and with a handful of known anomalies trees tell columns that matter from those that do not
-sooner than networks do.
+sooner than networks do. Where none is known, made-up rows stand for them.
 """
 
 from __future__ import annotations
@@ -66,14 +66,15 @@ class Forest(nn.Module):
 
     @classmethod
     def grow(cls, normal: Tensor, known: Tensor, trees: int, seed: int) -> Self:
-        """Return a forest that learned to tell known anomalies from normal rows.
+        """Return a forest that learned to tell known anomalies, or made-up rows, from normal rows.
 
         Parameters
         ----------
         normal : torch.Tensor, (m, p)
             What trees draw their normal rows from: four for each known anomaly, and 64 at least.
         known : torch.Tensor, (a, p)
-            One at least; every tree learns from all of them.
+            Every tree learns from all of them; where there are none, from as many made-up rows as
+            normal ones, drawn anew.
         trees : int
         seed : int
 
@@ -82,19 +83,18 @@ class Forest(nn.Module):
         Geurts, Ernst, Wehenkel: Extremely randomized trees. Machine Learning 63, 2006: the trees. Balanced
         samples: Chen, Liaw, Breiman: Using random forest to learn imbalanced data. 2004.
         """
-        rows = torch.cat([known, normal]).cpu().numpy().astype(np.float32)
+        normal, known = normal.cpu().float(), known.cpu().float()
         drawn = min(len(normal), max(FEWEST_NORMAL, NORMAL_PER_KNOWN * len(known)))
-        odd = np.repeat([1, 0], [len(known), drawn])
+        odd = np.repeat([1, 0], [len(known) or drawn, drawn])
         # Both classes weigh the same.
-        weight = np.where(odd, drawn / len(known), 1.0)
+        weight = np.where(odd, drawn / odd.sum(), 1.0)
         grown = []
         with seeded(seed):
             for _ in range(trees):
-                own = torch.randperm(len(normal))[:drawn].numpy() + len(known)
-                sample = rows[np.concatenate([np.arange(len(known)), own])]
-                state = int(torch.randint(2**31 - 1, ()))
-                grown.append(_grown(sample, odd, weight, state))
-        return cls._of(grown, rows.shape[1])
+                own = normal[torch.randperm(len(normal))[:drawn]]
+                sample = torch.cat([known if len(known) else made_up(normal, drawn), own]).numpy()
+                grown.append(_grown(sample, odd, weight, int(torch.randint(2**31 - 1, ()))))
+        return cls._of(grown, normal.shape[1])
 
     @classmethod
     def _of(cls, grown: Sequence[dict[str, NDArray[np.generic]]], columns: int) -> Self:
@@ -130,6 +130,15 @@ class Forest(nn.Module):
             above = x.gather(1, self.column[at]) > self.threshold[at]
             at = self.child[2 * at + above.to(at.dtype)]
         return self.odds[at].mean(1)
+
+
+def made_up(normal: Tensor, count: int) -> Tensor:
+    """Return (count, p) in which each number is from another row, or anywhere in its column's range."""
+    others = torch.randint(len(normal), (count, normal.shape[1]))
+    swapped = normal.gather(0, others)
+    low, high = normal.aminmax(dim=0)
+    anywhere = torch.lerp(low, high, torch.rand(count, normal.shape[1]))
+    return torch.where(torch.rand(count, normal.shape[1]) < 0.5, swapped, anywhere)
 
 
 def _check(forest: Forest, keys: object) -> None:

@@ -28,7 +28,8 @@ AT_ONCE = 1024  # rows
 NOISE_ROWS = 4096
 MOST_VALIDATION = 10_000
 MOST_NORMAL = 4096  # rows that the samples of the forest's trees are drawn from
-WITHOUT_LABELS = 8.0  # weight of the novelty, the largest one, where nothing is known to choose it by
+# Weight of the novelty where nothing is known to choose it by: the largest one, and beside a forest.
+WITHOUT_LABELS, BESIDE_MADE_UP = 8.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,27 @@ class Gradients:
         for place in torch.split(places, AT_ONCE):
             kept.write(int(place[0]), read(index[place]).cpu())
         return cls(lambda place: kept.take(place).to(first.device), noise, *parts)
+
+
+def learners(known: int, networks: int, trees: int, *, noise: bool, table: bool) -> dict[str, int]:
+    """Return how many "networks" and "trees" learn.
+
+    Parameters
+    ----------
+    known : int
+        Known anomalies. Each network leaves out another part of them.
+    networks, trees : int
+        At most.
+    noise : bool
+        Whether made-up rows may stand for anomalies: where none is known, they teach trees on a table, which
+        they are a foil for, or else one network.
+    table : bool
+        Whether rows are those of a table, not images, from which anybody can tell such rows.
+    """
+    if known:
+        return {"networks": min(networks, known), "trees": trees}
+    taught = trees if noise and table else 0
+    return {"networks": int(noise and not taught), "trees": taught}
 
 
 class PublishedScorer(nn.Module):
@@ -142,9 +164,9 @@ class BalancedScorer(nn.Module):
         Whether the networks read the checkpoints one after the other (LSTMs) or all at once (dense layers).
     networks : int
         How many alarm networks read gradients, each with one that reads columns beside it; 0 leaves the
-        score to the novelty.
+        score to the novelty, and the forest.
     trees : int, default 0
-        Of the forest, which reads columns and learns from known anomalies, where there are any of both.
+        Of the forest, which reads columns, where there are any.
     nodes : int, default 0
         Of a forest that is to be loaded.
 
@@ -171,7 +193,7 @@ class BalancedScorer(nn.Module):
         nodes: int = 0,
     ) -> None:
         super().__init__()
-        self.trees = trees if columns else 0
+        self.trees = trees
         self.forest = Forest(columns, trees, nodes) if nodes else None
         self.forest_surprise = Surprise() if nodes else None
         self.standard = Standard(checkpoints * entries, *([columns] if columns else []))
@@ -217,15 +239,18 @@ class BalancedScorer(nn.Module):
         known = features_of(gradients.known)
         novelties = torch.cat([self.novelty(piece) for piece in self._pieces(features_of, validation)])
         self.novelty_surprise.fit(novelties)
+        left_out = parts(len(known), len(self.alarms))
+        by_trees = self._grow(gradients, validation, left_out, seed) if self.trees else []
         if not len(self.alarms):
+            self.weight.fill_(
+                weight if weight is not None else BESIDE_MADE_UP if by_trees else WITHOUT_LABELS
+            )
             return [], 0, []
         noise = known[:0]
         if gradients.noise is not None:
             with seeded(seed):
                 made = [self.standard(gradients.noise(AT_ONCE)) for _ in range(NOISE_ROWS // AT_ONCE)]
             noise = torch.cat(made)
-        left_out = parts(len(known), len(self.alarms))
-        by_trees = self._grow(gradients, validation, left_out, seed) if self.trees and len(known) else []
         material = Material(features_of, gradients.train, validation, known, noise)
         history, kept = train_balanced(
             self._pairs(), left_out, material, plan, seed=seed, observe=observe, keep=keep
@@ -300,7 +325,7 @@ class BalancedScorer(nn.Module):
         return try_weights(learned, (novelty_of(novelties).cpu().numpy(), novel))
 
     def grown(self) -> dict[str, int]:
-        """Return how many trees and nodes the forest has; nothing where there is none."""
+        """Return how many trees and nodes there are in the forest; nothing where there is none."""
         if self.forest is None:
             return {}
         return {"trees": len(self.forest.roots), "nodes": len(self.forest.odds)}
@@ -318,17 +343,16 @@ class BalancedScorer(nn.Module):
     def forward(self, entries: Tensor) -> Tensor:
         """Return the scores, (n,) float64, high = anomalous, of gradients and columns, (n, T * k + p)."""
         features = self.standard(entries)
-        if not len(self.alarms):
-            novelty: Tensor = self.novelty_surprise(self.novelty(features))
-            return novelty
-        learned: Tensor = self.alarm_surprise(torch.stack([alarm(features) for alarm in self.alarms]).mean(0))
+        learned: Tensor | None = None
+        if len(self.alarms):
+            learned = self.alarm_surprise(torch.stack([alarm(features) for alarm in self.alarms]).mean(0))
         if self.forest is not None and self.forest_surprise is not None:
-            trees = self.forest_surprise(self.forest(entries[:, self.standard.sizes[0] :]))
-            learned = beside(trees, learned)
-        if not self.weight:  # what counts for nothing is not worked out
+            trees: Tensor = self.forest_surprise(self.forest(entries[:, self.standard.sizes[0] :]))
+            learned = trees if learned is None else beside(trees, learned)
+        if learned is not None and not self.weight:  # what counts for nothing is not worked out
             return learned
-        score: Tensor = learned + self.weight * self.novelty_surprise(self.novelty(features))
-        return score
+        novelty: Tensor = self.novelty_surprise(self.novelty(features))
+        return novelty if learned is None else learned + self.weight * novelty
 
 
 def _undisturbed(function: Callable[[Tensor], Tensor], index: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from anograd.alarm import AlarmPlan, BalancedPlan, BalancedScorer, Gradients, PublishedScorer
+from anograd.alarm import AlarmPlan, BalancedPlan, BalancedScorer, Gradients, PublishedScorer, learners
 from anograd.alarm import noise as noises
 from anograd.checkpoint import Keeper
 from anograd.detectors import checks
@@ -74,9 +74,9 @@ class R2AD2(Detector):
         Beside each stands one that reads the row's columns themselves; False leaves gradients alone.
     trees : int or None, default 100
         Randomised trees that read the columns, each of a small sample of its own; they count four times as
-        much as the networks.
+        much as the networks. On a table without known anomalies they stand in for networks.
     noise : {"gaussian", "uniform", "permuted"} or None, default "gaussian"
-        Rows that alarm networks are to call anomalous.
+        Rows that alarm networks are to call anomalous. None leaves out made-up rows for trees, too.
     novelty : float or "auto", default "auto"
         Weight of the distance. "auto" takes the largest that ranks left-out known anomalies nearly as well
         as the best, 1 for each 50 of them at most; give 4 or 8 where kinds to come are unlike the known.
@@ -303,7 +303,10 @@ class R2AD2(Detector):
         plan = TrajectoryPlan(self.checkpoints, self._batch(len(split.train)), self.learning_rate)
         seen, unseen = draw_holdout(split.train, self.holdout, seed)
         self.holdout_ = unseen.sort().values.numpy()
-        total = plan.epochs() + self.epochs
+        self.known_ = known = len(split.known)
+        noise, trees = self.noise is not None, self.trees or 0 if self.columns else 0
+        self.shape_ = learners(known, self.networks, trees, noise=noise, table=len(rows.shape) == 1)
+        total = plan.epochs() + (self.epochs if self.shape_["networks"] else 0)
         keep = keeper(self, self.network_, rows, split, seed)
         with observer(self.progress, total) as observe:
             if keep.epoch:
@@ -311,10 +314,8 @@ class R2AD2(Detector):
             shown = counting(observe, 0, total, "autoencoder")
             self.targets_ = train_checkpoints(target, rows, seen, plan, seed=seed, observe=shown, keep=keep)
             self.sketch_ = choose_sketch(self.targets_[0], self.sketch, seed)
-            self.known_ = known = len(split.known)
-            networks = min(self.networks, max(known, 1)) if known or self.noise is not None else 0
             one = self._gradients_of(rows.take(seen[:1]).to(device))
-            self.shape_ = {"checkpoints": one.shape[1], "entries": one.shape[2], "networks": networks}
+            self.shape_ |= {"checkpoints": one.shape[1], "entries": one.shape[2]}
             self.shape_["columns"] = math.prod(rows.shape) if self.columns else 0
             self.scorer_ = self._scorer(seed).to(device)
             gradients = self._gradients(rows, split)
@@ -368,8 +369,7 @@ class R2AD2(Detector):
         with seeded(seed):
             if self.training == "published":
                 return PublishedScorer(shape["checkpoints"], shape["entries"], widths)
-            sizes = {"trees": self.trees or 0, **shape}  # of a forest that was grown: as it is
-            return BalancedScorer(widths=widths, recurrent=self.recurrent, **sizes)
+            return BalancedScorer(widths=widths, recurrent=self.recurrent, **shape)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = {f"scorer/{name}": value for name, value in self.scorer_.state_dict().items()}
