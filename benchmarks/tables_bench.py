@@ -130,11 +130,11 @@ def leaders() -> str:
             found = {name: values for name, values in found.items() if len(values) == len(whole)}
             kind = {line["detector"]: line["settings"].get("detector", line["detector"]) for line in lines}
             ours = {name for name in found if kind.get(name.partition(" (")[0]) in OURS}
-            if not ours or ours == set(found):
+            if not ours or ours == set(found) - {"columns"}:
                 continue
             own, rival = (
                 max(names, key=lambda name: statistics.mean(found[name]))
-                for names in (ours, set(found) - ours)
+                for names in (ours, set(found) - ours - {"columns"})
             )
             difference = [a - b for a, b in zip(found[own], found[rival], strict=True)]
             label = {name: entrant.label for name, entrant in roster().items()}
