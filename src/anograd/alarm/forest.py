@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from anograd.train import seeded
 
-# Chosen on the development sets of docs/guide/choices.md, together.
+# Chosen on development sets (benchmarks/development_sets.py), clean and contaminated ones together.
 NORMAL_PER_KNOWN, FEWEST_NORMAL = 4, 64  # rows in a tree's sample
 DEPTH = 12  # of a tree at most, and the steps of every walk
 

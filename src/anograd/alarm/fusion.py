@@ -25,7 +25,7 @@ WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 # A handful of known anomalies says little of the weight, and those hidden among the normal rows, which the
 # novelty takes for normal, say nothing: it may grow with the known ones, from a fallback up.
 FALLBACK, KNOWN_PER_WEIGHT = 0.25, 50
-NETWORKS = 0.25  # what the alarm networks count beside a forest, which counts 1
+NETWORKS = 0.25  # what the alarm networks count beside a forest, which counts 1: chosen as the forest was
 SHARES = (0.0, 0.25, 0.5)  # of the alarm networks that read gradients beside those that read columns
 Floats = NDArray[np.float64]
 
