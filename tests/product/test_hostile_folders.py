@@ -41,7 +41,7 @@ def models(tmp_path_factory) -> Path:
     draw = np.random.default_rng(0)
     frame = pl.DataFrame({"a": draw.normal(size=60), "b": draw.choice(["x", "y"], 60)})
     ag.GradCon(epochs=1, random_state=0).fit(frame).save(place / "gradcon")
-    ag.R2AD2(epochs=1, random_state=0).fit(frame).save(place / "r2ad2")
+    ag.R2AD2(epochs=1, random_state=0).fit(frame, np.arange(60) >= 54).save(place / "r2ad2")
     ag.GradNeighbours(epochs=1, random_state=0).fit(frame).save(place / "gradneighbours")
     ag.GradCon(epochs=1, random_state=0).fit(draw.random((20, 1, 8, 8))).save(place / "images")
     return place
@@ -100,6 +100,9 @@ def set_at(*path, to):
         ("r2ad2", set_at("detector", "fitted", "shape", "networks", to=HUGE)),
         ("r2ad2", set_at("detector", "fitted", "shape", "entries", to=HUGE)),
         ("r2ad2", set_at("detector", "fitted", "shape", "columns", to=HUGE)),
+        ("r2ad2", set_at("detector", "fitted", "shape", "trees", to=HUGE)),
+        ("r2ad2", set_at("detector", "fitted", "shape", "nodes", to=HUGE)),
+        ("r2ad2", set_at("detector", "fitted", "shape", "nodes", to=0)),
         ("r2ad2", set_at("detector", "parameters", "widths", to=[HUGE, HUGE])),
         ("r2ad2", set_at("detector", "parameters", "widths", to=[4] * 1_000_000)),
         ("r2ad2", set_at("detector", "fitted", "sketch", to=[HUGE, 0])),

@@ -240,7 +240,7 @@ def _say_what_was_fitted(detector: Any, n: int, output: Path, free: bool) -> Non
     typer.echo(
         f"rows: {report.split(detector.split_)}" + (f"; {known:,} known anomalies {done}" if known else "")
     )
-    if hasattr(detector, "kept_epoch_"):
+    if history and hasattr(detector, "kept_epoch_"):
         all_done = len(history) == detector.get_params()["epochs"]  # else patience ended it
         hint = (
             "; the last one was the best, so more --epochs may help" if all_done and _rising(history) else ""

@@ -68,7 +68,7 @@ def run(folder: str | Path, *, seed: int = 0, progress: bool | Observer = False)
         found=found,
         twin=Ranked.by(detector.twin_score(X), odd, "its forward-only twin", "error alone, no labels"),
         beside=Ranked.by(detector.novelty_score(X), odd, "the novelty alone", "gradients, no labels"),
-        of="trees, alarm networks and novelty",
+        of="trees, networks, novelty",
         precise=True,
         scope="One table and one seed",
         files=files,
