@@ -103,7 +103,7 @@ def overview() -> str:
 
 def study(name: str) -> list[Line]:
     """Return the lines of one study of variants."""
-    fields = ("study", "variant", "data", "transfer", "seed")
+    fields = ("study", "variant", "data", "regime", "transfer", "seed")
     return [line for line in latest(r2ad2_variants.NAME, fields) if line["study"] == name]
 
 
