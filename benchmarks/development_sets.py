@@ -24,8 +24,8 @@ SETS = tuple(
         "18_Ionosphere",
     )
 )  # fmt: skip
+FIRST_SEED = 107  # of contaminated rows
 # Normal rows to learn from and to test on, anomalies for both, known ones among them.
-FIRST_SEED = 107
 MOST_NORMAL, MOST_TESTED, MOST_ANOMALIES, KNOWN = 6000, 3000, 2000, 50
 
 
@@ -43,7 +43,7 @@ def split(name: str, seed: int, known: int = KNOWN, transfer: bool = False) -> S
         Whether the anomalies are put into two clusters: known ones come from the larger, and those of the
         other are tested (all of them where the other has fewer than 5).
     """
-    loaded = sets.load(f"adbench/{name.partition('_')[2]}")
+    loaded = sets.load(registered(name))
     rows, odd = loaded.rows, loaded.kinds
     rng = np.random.default_rng(seed)
     normal = rng.permutation(np.flatnonzero(odd == 0))[: MOST_NORMAL + MOST_TESTED]
@@ -75,8 +75,13 @@ def contaminated(name: str, seed: int) -> Split:
     seed : int
         What is drawn is what the protocol draws for 107 more.
     """
-    own = f"adbench/{name.partition('_')[2]}"
+    own = registered(name)
     return ADBench(labelled=0.01).split(sets.find(own), sets.load(own), FIRST_SEED + seed)
+
+
+def registered(name: str) -> str:
+    """Return what `anograd bench` calls a set, without the number: "adbench/annthyroid"."""
+    return f"adbench/{name.partition('_')[2]}"
 
 
 def _scale(normal: NDArray[Any], *others: NDArray[Any]) -> list[NDArray[np.float32]]:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from anograd.alarm.fusion import NETWORKS, most
+from anograd.alarm.fusion import NETWORKS, largest_weight
 from anograd.detectors import DETECTORS, Detector
 from anograd.evaluate import Evaluation
 from anograd.store import Stored
@@ -281,7 +281,7 @@ def _novelty(given: dict[str, Any], fitted: dict[str, Any], stored: Stored) -> l
         why = "as given" if given["novelty"] != "auto" else "fewer than two known anomalies to choose it by"
         return [f"weight {weight:g}: {why}"]
     share = float(stored.tensors["scorer/alarms.0.share"])
-    limit = most(fitted.get("known", 0))
+    limit = largest_weight(fitted.get("known", 0))
     told = [f"weight {weight:g}: the largest that ranks left-out known anomalies nearly as well as the best"]
     for one in tried:
         if one["share"] == share:

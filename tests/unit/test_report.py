@@ -168,6 +168,20 @@ def test_description_of_published_settings(tmp_path):
     assert "unlike the paper" not in told
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_published_training_alone_has_no_trees(tmp_path, labelled):
+    X, y = rows_and_labels()
+    X, y = (X, y) if labelled else (X[:60], None)
+    seen = []
+    detector = R2AD2(
+        training="published", epochs=2, random_state=0, progress=lambda _, told: seen.append(told)
+    )
+    told = describe(detector.fit(X, y), tmp_path / "model")
+    assert "trees" not in told
+    assert told["alarm networks"][0].startswith("1: ")
+    assert seen[-1]["epoch"] == seen[-1]["epochs"]
+
+
 def test_description_of_an_unknown_detector(tmp_path):
     store.write(tmp_path / "model", {"detector": "Later"}, {}, None)
     with pytest.raises(ValueError, match=r"the model is a Later, this anograd knows GradCon, R2AD2, .*: pip"):

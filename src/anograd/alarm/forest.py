@@ -94,19 +94,7 @@ class Forest(nn.Module):
                 own = normal[torch.randperm(len(normal))[:drawn]]
                 sample = torch.cat([known if len(known) else made_up(normal, drawn), own]).numpy()
                 grown.append(_grown(sample, odd, weight, int(torch.randint(2**31 - 1, ()))))
-        return cls._of(grown, normal.shape[1])
-
-    @classmethod
-    def _of(cls, grown: Sequence[dict[str, NDArray[np.generic]]], columns: int) -> Self:
-        sizes = np.array([len(one["odds"]) for one in grown])
-        first = np.cumsum(sizes) - sizes
-        made = cls(columns, len(grown), int(sizes.sum()))
-        made.roots.copy_(torch.from_numpy(first))
-        for name in ("column", "threshold", "odds"):
-            getattr(made, name).copy_(torch.from_numpy(np.concatenate([one[name] for one in grown])))
-        children = [one["child"] + start for one, start in zip(grown, first, strict=True)]
-        made.child.copy_(torch.from_numpy(np.concatenate(children).ravel()))
-        return made
+        return cls.joined(grown)
 
     @classmethod
     def joined(cls, forests: Sequence[Forest]) -> Self:
@@ -151,8 +139,8 @@ def _check(forest: Forest, keys: object) -> None:
 
 def _grown(
     sample: NDArray[np.float32], odd: NDArray[np.int64], weight: NDArray[np.float64], state: int
-) -> dict[str, NDArray[np.generic]]:
-    """Return the nodes of one tree, leaves leading to themselves."""
+) -> Forest:
+    """Return a forest of one tree, leaves leading to themselves."""
     fitted = ExtraTreeClassifier(max_features="sqrt", max_depth=DEPTH, random_state=state)
     tree = fitted.fit(sample, odd, sample_weight=weight).tree_
     leaf = fitted.apply(sample)
@@ -160,11 +148,11 @@ def _grown(
     shares = [np.bincount(leaf, weight * (odd == of) / normal, tree.node_count) for of in (1, 0)]
     own = np.arange(tree.node_count)
     ends = tree.children_left < 0
-    child = np.stack([tree.children_left, tree.children_right], axis=1)
-    return {
-        "column": np.where(ends, 0, tree.feature),
-        "threshold": np.where(ends, 0.0, tree.threshold),
-        "child": np.where(ends[:, None], own[:, None], child),
-        # One row more in each class: a leaf without rows of a class is not certain.
-        "odds": np.log((shares[0] + 1 / normal) / (shares[1] + 1 / normal)),
-    }
+    children = np.stack([tree.children_left, tree.children_right], axis=1)
+    made = Forest(sample.shape[1], 1, tree.node_count)
+    made.column.copy_(torch.from_numpy(np.where(ends, 0, tree.feature)))
+    made.threshold.copy_(torch.from_numpy(np.where(ends, 0.0, tree.threshold)))
+    made.child.copy_(torch.from_numpy(np.where(ends[:, None], own[:, None], children).ravel()))
+    # One row more in each class: a leaf without rows of a class is not certain.
+    made.odds.copy_(torch.from_numpy(np.log((shares[0] + 1 / normal) / (shares[1] + 1 / normal))))
+    return made

@@ -115,7 +115,7 @@ def choose(tried: Sequence[dict[str, float]], known: int) -> dict[str, float]:
     such it is the one with the least share, since networks that read gradients take half of the time of a
     score.
     """
-    tried = [one for one in tried if one["weight"] <= most(known)]
+    tried = [one for one in tried if one["weight"] <= largest_weight(known)]
     nearly = max(map(quality, tried)) - TOLERANCE / math.sqrt(known)
     allowed = [one for one in tried if quality(one) >= nearly]
     return max(allowed, key=lambda one: (one["weight"], -one["share"]))
@@ -133,7 +133,7 @@ def beside(forest: Tensor, networks: Tensor) -> Tensor:
     return (forest + NETWORKS * networks) / (1 + NETWORKS)
 
 
-def most(known: int) -> float:
+def largest_weight(known: int) -> float:
     """Return the largest weight of the novelty that a number of known anomalies can choose."""
     return max(FALLBACK, known / KNOWN_PER_WEIGHT)
 

@@ -241,10 +241,9 @@ class BalancedScorer(nn.Module):
         self.novelty_surprise.fit(novelties)
         left_out = parts(len(known), len(self.alarms))
         by_trees = self._grow(gradients, validation, left_out, seed) if self.trees else []
+        unchosen = FALLBACK if len(known) else BESIDE_MADE_UP if by_trees else WITHOUT_LABELS
         if not len(self.alarms):
-            self.weight.fill_(
-                weight if weight is not None else BESIDE_MADE_UP if by_trees else WITHOUT_LABELS
-            )
+            self.weight.fill_(unchosen if weight is None else weight)
             return [], 0, []
         noise = known[:0]
         if gradients.noise is not None:
@@ -270,9 +269,7 @@ class BalancedScorer(nn.Module):
                 taken = max((one for one in tried if not one["weight"]), key=quality)
             self._set_share(taken["share"])
         self.alarm_surprise.fit(logits(self._pairs(), features_of, validation).mean(0))
-        if weight is None:
-            weight = FALLBACK if len(known) else WITHOUT_LABELS
-        self.weight.fill_(weight)
+        self.weight.fill_(unchosen if weight is None else weight)
         return history, kept, tried
 
     @torch.no_grad()

@@ -304,9 +304,11 @@ class R2AD2(Detector):
         seen, unseen = draw_holdout(split.train, self.holdout, seed)
         self.holdout_ = unseen.sort().values.numpy()
         self.known_ = known = len(split.known)
-        noise, trees = self.noise is not None, self.trees or 0 if self.columns else 0
-        self.shape_ = learners(known, self.networks, trees, noise=noise, table=len(rows.shape) == 1)
-        total = plan.epochs() + (self.epochs if self.shape_["networks"] else 0)
+        published = self.training == "published"  # which has one network, whatever it is to learn from
+        most = (1, 0) if published else (self.networks, self.trees or 0 if self.columns else 0)
+        noise, table = self.noise is not None, len(rows.shape) == 1
+        self.shape_ = learners(known, *most, noise=noise, table=table)
+        total = plan.epochs() + (self.epochs if published or self.shape_["networks"] else 0)
         keep = keeper(self, self.network_, rows, split, seed)
         with observer(self.progress, total) as observe:
             if keep.epoch:
@@ -349,17 +351,16 @@ class R2AD2(Detector):
         def read(index: Tensor) -> Tensor:
             return self._entries_of(rows.take(index).to(self._device()))
 
-        published = self.training == "published"  # which reads all rows, and has no use for validation
-        train = split.train if published else split.train[:ALARM_ROWS]
-        validation = split.validation[: 0 if published else None]
-        one = 4 * self.shape_["checkpoints"] * self.shape_["entries"]
+        train, validation = split.train[:ALARM_ROWS], split.validation
+        if self.training == "published":  # which reads all rows, and has no use for validation
+            train, validation = split.train, split.validation[:0]
+        size = 4 * self.shape_["checkpoints"] * self.shape_["entries"] * len(train)
         # Raw gradients can be larger than any disk; sketches are small enough to be kept.
-        keep = self.sketch_ is not None or one * len(train) <= self._memory()
-        draw = None if self.noise is None else noises.make(self.noise, rows.take(train[:NOISE_EXAMPLES]))
+        memory = self._memory() if self.sketch_ is not None or size <= self._memory() else None
+        kind = self.noise if self.shape_["networks"] else None
+        draw = None if kind is None else noises.make(kind, rows.take(train[:NOISE_EXAMPLES]))
         noise = None if draw is None else lambda count: self._entries_of(draw(count).to(self._device()))
-        return Gradients.gather(
-            read, noise, train, validation, split.known, memory=self._memory() if keep else None
-        )
+        return Gradients.gather(read, noise, train, validation, split.known, memory=memory)
 
     def _batch(self, n: int) -> int:
         return int(self.batch_size) if self.batch_size != "auto" else min(256, max(16, n // 50))

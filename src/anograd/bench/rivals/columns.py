@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from anograd.alarm import BalancedPlan, BalancedScorer, Gradients
+from anograd.alarm import BalancedPlan, BalancedScorer, Gradients, learners
 from anograd.alarm import noise as noises
 from anograd.bench.entrants import Entrant, Fitted, Known, Rows
 from anograd.bench.rivals.a3 import batch_size
@@ -45,11 +45,9 @@ def fit_columns(
         torch.arange(n, len(rows)),
         memory=2**30,
     )
-    several = min(networks, max(1, len(known)))
+    several = learners(len(known), networks, trees, noise=True, table=X.ndim == 2)
     with seeded(seed):
-        scorer = BalancedScorer(
-            1, entries, entries, (100, 50), recurrent=False, networks=several, trees=trees
-        )
+        scorer = BalancedScorer(1, entries, entries, (100, 50), recurrent=False, **several)
     plan = BalancedPlan(epochs, batch_size(len(train)), RATE)
     scorer.learn(gradients, plan, weight=None, seed=seed, observe=lambda name, data: None)
     scorer.double().eval()
