@@ -133,6 +133,15 @@ def test_remaining_time_goes_by_what_the_same_detector_took(tmp_path):
     assert (second.done, last.done, last.cells) == (2, 4, 4)
 
 
+def test_remaining_time_goes_by_the_same_settings(tmp_path):
+    quick, both = "[detectors.slow]\nsweep = {{ seconds = {} }}".format, [0.01, 0.6]
+    run(plans.read(write(tmp_path, ["slow"], quick([0.01]))))
+    told = []
+    run(plans.read(write(tmp_path, ["slow"], quick(both))), observe=told.append)
+    assert [one.line["settings"]["seconds"] for one in told] == [0.6, 0.6]
+    assert told[0].left > 0.6  # the two quick cells would say 0.2
+
+
 def test_known_anomalies_are_left_out_where_they_are_ignored(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(

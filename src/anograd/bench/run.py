@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -116,19 +117,25 @@ class _Clock:
     def add(self, line: Line) -> None:
         if "fit_seconds" in line:
             seconds = line["fit_seconds"] + line["score_seconds"]
-            for place in ((line["detector"], line["data"]), (line["detector"],), ()):
+            for place in _places(line):
                 self.took[place].append(seconds)
 
     def left(self, cells: Sequence[Cell], processes: int) -> tuple[float | None, int]:
         total, untimed = 0.0, 0
         for cell in cells:
-            places = ((cell.detector, cell.data), (cell.detector,), ())
-            place = next((place for place in places if place in self.took), None)
+            place = next((place for place in _places(cell.line()) if place in self.took), None)
             if place is None:
                 return None, len(cells)
             total += mean(self.took[place])
             untimed += not place
         return total / processes, untimed
+
+
+def _places(line: Line) -> tuple[tuple[str, ...], ...]:
+    """Return what tells how long a cell takes, the best first: epochs, say, count for more than rows."""
+    set_to = json.dumps(line["settings"], sort_keys=True)
+    detector, data = line["detector"], line["data"]
+    return (detector, set_to, data), (detector, set_to), (detector,), ()
 
 
 def environment(threads: int) -> dict[str, Any]:
