@@ -298,10 +298,10 @@ def split(counts: dict[str, int]) -> str:
     Examples
     --------
     >>> split({"train": 1700, "validation": 200, "calibration": 100})
-    '1,700 to train, 200 to choose the epoch, 100 to calibrate'
+    '1,700 to train, 200 to validate, 100 to calibrate'
     """
     train, validation, calibration = (f"{counts[name]:,}" for name in ("train", "validation", "calibration"))
-    return f"{train} to train, {validation} to choose the epoch, {calibration} to calibrate"
+    return f"{train} to train, {validation} to validate, {calibration} to calibrate"
 
 
 def smallest_p(m: int) -> str:

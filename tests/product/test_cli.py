@@ -43,7 +43,7 @@ def test_fit_score_info_on_arrays(place, tmp_path):
     assert told.stderr == ""
     assert lines[:2] == [
         "detector: gradcon, as for images; --detector takes another",
-        "rows: 26 to train, 5 to choose the epoch, 19 to calibrate; 10 known anomalies left out",
+        "rows: 26 to train, 5 to validate, 19 to calibrate; 10 known anomalies left out",
     ]
     last = "epoch 2 kept, of 2; the last one was the best, so more --epochs may help"
     assert lines[2] in ("epoch 1 kept, of 2", last)
