@@ -223,8 +223,10 @@ def _network(manifest: dict[str, Any], stored: Stored) -> list[tuple[str, list[s
             ("gradients", [f"{fitted['columns'][0]:,} numbers a row"]),
             *([("known anomalies", [f"{known:,} learned from"])] if known else []),
         ]
+    weight = fitted.get("beta", given["beta"])  # models of early versions have it as given
     return [
         ("epochs", [_epochs(fitted, given)]),
+        ("score", [f"loss - {weight:.3g} * mean cosine"]),
         (
             "gradients read",
             [

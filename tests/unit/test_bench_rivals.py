@@ -141,8 +141,11 @@ def test_gradcon_alone_is_its_cosine_and_r2ad2_has_its_novelty() -> None:
     _, _, tested, _ = task()
     assert list(fitted(ENTRANTS["r2ad2"], "r2ad2").scores) == ["score", "twin", "novelty"]
     scores = fitted(ENTRANTS["gradcon"], "gradcon").scores
-    expected = scores["twin"](tested) + 0.12 * scores["cosine"](tested)
-    np.testing.assert_allclose(scores["score"](tested), expected, rtol=1e-4, atol=1e-6)
+    twin, cosine = scores["twin"](tested), scores["cosine"](tested)
+    np.testing.assert_allclose(scores["weight 0.12"](tested), twin + 0.12 * cosine, rtol=1e-4, atol=1e-6)
+    weight = np.linalg.lstsq(cosine[:, None], scores["score"](tested) - twin, rcond=None)[0].item()
+    np.testing.assert_allclose(scores["score"](tested), twin + weight * cosine, rtol=1e-4, atol=1e-6)
+    assert list(fitted(ENTRANTS["gradcon-published"], "gradcon").scores) == ["score", "twin", "cosine"]
 
 
 def test_weights_are_counted() -> None:

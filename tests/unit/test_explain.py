@@ -116,7 +116,7 @@ def test_gradcons_parts_are_its_terms():
     assert found.part_names == ("loss", *detector.target_.layers)
     cosines, usual = detector.alignment(rows), detector.usual_.numpy()
     np.testing.assert_allclose(found.parts[:, 0], detector.twin_score(rows) - usual[0], rtol=1e-6, atol=1e-9)
-    own = -detector.beta * cosines / cosines.shape[1] - usual[1:]
+    own = -detector.beta_ * cosines / cosines.shape[1] - usual[1:]
     np.testing.assert_allclose(found.parts[:, 1:], own, rtol=1e-5, atol=1e-7)
 
 

@@ -29,6 +29,8 @@ def quick(**parameters: Any) -> GradCon:
     ("parameters", "message"),
     [
         ({"target": "gan"}, r"target='gan': write one of 'auto', 'cae', 'vae', 'dense'.*Target\.adopt"),
+        ({"beta": "large"}, "beta='large' is a weight: 0 or more, or 'auto'"),
+        ({"beta": -0.1}, r"beta=-0\.1 is a weight: 0 or more, or 'auto'"),
         ({"reference": "all"}, "reference='all' was given: write one of 'total', 'recon'"),
         ({"averaging": "none"}, "averaging='none' was given: write one of 'cumulative', 'ema', 'final'"),
         ({"keep": "best"}, "keep='best' was given: write one of 'objective', 'reconstruction', 'last'"),
@@ -138,11 +140,11 @@ def test_columns_are_matched_by_name_and_order() -> None:
 
 
 def test_an_unseen_category_is_a_level_of_its_own() -> None:
-    detector = quick().fit(FRAME)
+    detector = quick(epochs=30).fit(FRAME)
     unseen = FRAME.assign(kind="z")
     scores = detector.anomaly_score(unseen)
     assert np.isfinite(scores).all()
-    assert (scores > detector.anomaly_score(FRAME)).mean() > 0.8
+    assert (scores > detector.anomaly_score(FRAME)).mean() > 0.9
 
 
 def test_missing_values_are_filled_where_asked() -> None:
@@ -212,6 +214,59 @@ def test_the_score_is_the_twin_minus_the_weighted_alignment() -> None:
     assert np.abs(cosines).max() <= 1 + 1e-6
     expected = detector.twin_score(IMAGES) - 0.5 * cosines.mean(1)
     np.testing.assert_allclose(detector.anomaly_score(IMAGES), expected, atol=1e-6)
+
+
+def test_the_cosine_counts_as_much_as_the_loss_among_rows_held_out() -> None:
+    rows = RNG.normal(size=(4000, 3))
+    detector = quick(validation=0.4, calibration=0.4).fit(rows)
+    new = RNG.normal(size=(4000, 3))
+    loss, cosine = detector.twin_score(new), detector.alignment(new).mean(1)
+    spread = [np.subtract(*np.quantile(one, (0.75, 0.25))) for one in (loss, detector.beta_ * cosine)]
+    assert spread[0] == pytest.approx(spread[1], rel=0.1)
+    np.testing.assert_allclose(detector.anomaly_score(new), loss - detector.beta_ * cosine, atol=1e-6)
+
+
+def test_the_cosine_counts_the_same_whatever_the_loss_is_measured_in() -> None:
+    def scores(scale: float, **parameters: Any) -> np.ndarray:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3))
+        target = Target.adopt(net, loss=lambda output, x: scale * (output - x).square().mean(1))
+        return quick(target=target, **parameters).fit(TABLE).anomaly_score(TABLE)
+
+    np.testing.assert_allclose(scores(1000.0), 1000 * scores(1.0), rtol=1e-4, atol=1e-3)
+    fixed = scores(1000.0, beta=0.12), scores(1.0, beta=0.12)
+    assert (fixed[0].argsort() != fixed[1].argsort()).any()  # which a fixed weight does not
+
+
+def test_few_anomalies_among_the_normal_rows_hardly_move_the_weight() -> None:
+    def weight(rows: np.ndarray) -> float:
+        torch.manual_seed(0)
+        target = Target.adopt(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3)))
+        return quick(target=target).fit(rows).beta_
+
+    rows = RNG.normal(size=(1000, 3))
+    some_odd = rows.copy()
+    some_odd[::50] *= 30
+    assert weight(some_odd) == pytest.approx(weight(rows), rel=0.15)
+
+
+def test_a_weight_that_no_row_tells_is_the_papers() -> None:
+    same = np.ones((40, 3))
+    assert quick().fit(same).beta_ == 0.12
+
+
+def test_the_weight_is_stored_and_models_of_early_versions_have_it_as_given(tmp_path: Path) -> None:
+    fitted = quick().fit(TABLE)
+    fitted.save(tmp_path / "model")
+    assert load(tmp_path / "model").beta_ == fitted.beta_ != 0.12
+    given = quick(beta=0.3).fit(TABLE)
+    stored = given._state()[0]
+    stored.pop("beta")
+    again = quick(beta=0.3).fit(TABLE)
+    again.beta_ = 0.0
+    tensors = {"weights": again.target_.module.state_dict(), "reference": again.reference_}
+    again._restore(stored, tensors, None)
+    assert again.beta_ == 0.3
 
 
 def test_a_damaged_or_foreign_kind_of_model_is_refused(tmp_path: Path) -> None:

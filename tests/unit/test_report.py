@@ -49,11 +49,12 @@ def test_description_of_images(tmp_path):
     assert told["detector"] == ["GradCon"]
     assert "arXiv:2007.09507" in told["paper"][0]
     assert told["rows"] == ["images 3 x 8 x 10 (C x H x W), integers; 0..255 become 0..1"]
-    assert told["settings"] == ["beta=0.5 (default 0.12)", "epochs=2 (default 100)"]
+    assert told["settings"] == ["beta=0.5 (default 'auto')", "epochs=2 (default 100)"]
     assert told["seed"] == ["7"]
     assert told["epochs"] in (["1 kept, of 2 trained (at most 2)"], ["2 kept, of 2 trained (at most 2)"])
     assert told["calibration"] == ["8 normal rows; the smallest reachable p value is 0.1111 (1 / 9)"]
     assert told["network"][0].startswith("cae (channels 3, height 8, width 10), ")
+    assert told["score"] == ["loss - 0.5 * mean cosine"]
     assert told["gradients read"][0] == "up.0.weight  64x64x4x4"
     assert told["gradients read"][-1] == "up.6.weight  32x3x4x4"
     assert told["unlike the paper"] == list(GradCon.paper.differences)

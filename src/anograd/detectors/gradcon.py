@@ -22,12 +22,13 @@ from anograd.detectors.rows import Missing
 from anograd.detectors.split import Split
 from anograd.gradients.planning import parse_memory
 from anograd.represent import cosine
-from anograd.score import gradcon_score
+from anograd.score import PUBLISHED_BETA, equal_spread, gradcon_score
 from anograd.spill import Rows, Some, in_turn
 from anograd.target import Target
 from anograd.train import Observer, Trained, TrainingPlan, train
 
 TOLD_AT_ONCE = 10_000  # rows, for the fingerprint
+FEWEST_WEIGHED, MOST_WEIGHED = 50, 2000  # rows whose spread weighs the cosine
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ class GradCon(NetworkDetector):
         Encoder widths of the dense autoencoder, code last. By default from the number of columns.
     alpha : float, default 0.03
         Weight of the gradient constraint in training; 0 trains a plain autoencoder.
-    beta : float, default 0.12
-        Weight of the mean cosine in the score.
+    beta : float or "auto", default "auto"
+        Weight of the mean cosine in the score. "auto" makes it spread as much over normal rows that were
+        held out as the loss does, whatever the loss is and however long training was; the paper's is 0.12.
     reference : {"total", "recon"}, default "total"
         Whose gradient is averaged into the reference: the whole training objective's, or the
         reconstruction loss's alone.
@@ -114,6 +116,8 @@ class GradCon(NetworkDetector):
         Losses of each epoch.
     kept_epoch_ : int
         The epoch whose weights count, from 1; 0 for an adopted network.
+    beta_ : float
+        The weight of the mean cosine.
     split_ : dict of str to int
         How many normal rows went to "train", "validation" and "calibration".
     calibration_ : Calibration
@@ -128,9 +132,10 @@ class GradCon(NetworkDetector):
     Notes
     -----
     **Differs from the paper.** `as_published` gives the published settings; the defaults stop early, hold
-    rows out for p values, train 100 epochs at most, and let networks for images begin at the mean image. The
-    published code wrote its "best" weights only every fifth epoch; here every improvement is kept, weights
-    and reference together.
+    rows out for p values, train 100 epochs at most, let networks for images begin at the mean image, and
+    weigh the cosine by its spread: the longer a network learns the smaller its loss, until a fixed weight
+    leaves the loss no say. The published code wrote its "best" weights only every fifth epoch; here every
+    improvement is kept, weights and reference together.
 
     References
     ----------
@@ -158,6 +163,7 @@ class GradCon(NetworkDetector):
         differences=(
             "at most 100 epochs with patience 20 instead of 1000 epochs",
             "a fifth of the normal rows is held out for p values",
+            "the cosine is weighed by its spread over held-out normal rows instead of by 0.12",
             "networks for images begin at the mean image, which keeps them from all-black output",
             "every improvement is kept; the published code saved every fifth epoch",
             "dense autoencoders for tables and image sizes other than 28 x 28 are ours",
@@ -175,7 +181,7 @@ class GradCon(NetworkDetector):
         target: str | Target = "auto",
         hidden: Sequence[int] | None = None,
         alpha: float = 0.03,
-        beta: float = 0.12,
+        beta: float | str = "auto",
         reference: str = "total",
         averaging: str = "cumulative",
         keep: str = "objective",
@@ -224,9 +230,9 @@ class GradCon(NetworkDetector):
         then refer to the validation rows.
         """
         published: dict[str, Any] = {
-            "alpha": 0.03, "beta": 0.12, "reference": "total", "averaging": "cumulative", "keep": "objective",
-            "start": "drawn", "epochs": 1000, "patience": None, "batch_size": 64, "learning_rate": 1e-3,
-            "validation": 0.1, "calibration": 0.0,
+            "alpha": 0.03, "beta": PUBLISHED_BETA, "reference": "total", "averaging": "cumulative",
+            "keep": "objective", "start": "drawn", "epochs": 1000, "patience": None, "batch_size": 64,
+            "learning_rate": 1e-3, "validation": 0.1, "calibration": 0.0,
         }  # fmt: skip
         return cls(**{**published, **changes})
 
@@ -255,19 +261,20 @@ class GradCon(NetworkDetector):
         return found.loss, cosine(found, self.reference_) if "inner" in want else rows.new_zeros(0)
 
     def _score_batch(self, rows: Tensor) -> Tensor:
-        return gradcon_score(*self._measure(rows), self.beta)
+        return gradcon_score(*self._measure(rows), self.beta_)
 
     def _parts(self) -> Parts:
         layers = self.target_.layers
 
         def read(rows: Tensor) -> Tensor:
             loss, cosines = self._measure(rows)
-            return torch.cat([loss.unsqueeze(1), -self.beta / len(layers) * cosines], dim=1)
+            return torch.cat([loss.unsqueeze(1), -self.beta_ / len(layers) * cosines], dim=1)
 
         return Parts(read, lambda values: values.sum(1), torch.arange(1 + len(layers)), (LOSS, *layers))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
+        checks.weight(self, "beta", "auto")
         checks.one_of(self, "reference", ("total", "recon"))
         checks.one_of(self, "averaging", ("cumulative", "ema", "final"))
         checks.one_of(self, "keep", ("objective", "reconstruction", "last"))
@@ -309,15 +316,32 @@ class GradCon(NetworkDetector):
         self.target_, self.reference_ = task.target, trained.reference
         self.history_, self.kept_epoch_ = trained.history, trained.kept_epoch
 
+    def _end(self, rows: Rows, split: Split) -> Self:
+        self.beta_ = self._weight(rows, split) if self.beta == "auto" else float(self.beta)
+        return super()._end(rows, split)
+
+    def _weight(self, rows: Rows, split: Split) -> float:
+        """Return the weight of the mean cosine, by validation rows, and training rows where those are few."""
+        count = min(max(FEWEST_WEIGHED, len(split.validation)), MOST_WEIGHED)
+        some = rows.take(torch.cat([split.validation, split.train])[:count])
+
+        def read(few: Tensor) -> Tensor:
+            loss, cosines = self._measure(few)
+            return torch.stack([loss, cosines.mean(1)], dim=1)
+
+        return equal_spread(*torch.from_numpy(self._batched(read, [some])).unbind(1))
+
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         reference = {f"reference/{name}": value for name, value in self.reference_.items()}
         described = {"network": self.network_, "history": self.history_, "kept_epoch": self.kept_epoch_}
+        described["beta"] = self.beta_
         return described, self._weights() | reference
 
     def _restore(
         self, described: dict[str, Any], tensors: dict[str, dict[str, Tensor]], target: Target | None
     ) -> None:
         self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
+        self.beta_ = float(described.get("beta", self.beta))  # early versions stored none
         self._restore_network(described["network"], tensors["weights"], target)
         device = self._device()
         self.reference_ = {name: tensors["reference"][name].to(device) for name in self.target_.layers}

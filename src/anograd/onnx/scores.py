@@ -62,7 +62,7 @@ def _gradcon(detector: GradCon, rows: Tensor) -> Score:
     def score(x: Tensor) -> Tensor:
         found = one_pass(target, planned, _as(x, real), ("loss", "norm", "inner"), reference=reference)
         assert found.loss is not None
-        return gradcon_score(found.loss, cosine(found, reference), detector.beta)
+        return gradcon_score(found.loss, cosine(found, reference), detector.beta_)
 
     return score
 

@@ -2,6 +2,8 @@
 
 from anograd.score.density import NormDensity as NormDensity
 from anograd.score.fisher import ScoreTest as ScoreTest
+from anograd.score.gradcon import PUBLISHED_BETA as PUBLISHED_BETA
+from anograd.score.gradcon import equal_spread as equal_spread
 from anograd.score.gradcon import gradcon_score as gradcon_score
 from anograd.score.gradnorm import UniformGradient as UniformGradient
 from anograd.score.labelled import LabelledNorms as LabelledNorms

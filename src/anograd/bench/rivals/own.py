@@ -11,6 +11,7 @@ from anograd.bench.entrants import Entrant, Fit, Fitted, Floats, Known, Rows, Sc
 from anograd.bench.rivals.classical import catboost, probability
 from anograd.bench.rivals.network import weights
 from anograd.detectors import DETECTORS, R2AD2, Detector, GradCon, GradientDetector, GradientFeatures
+from anograd.score import PUBLISHED_BETA
 
 PLAIN = (
     "graddensity", "gradscoretest", "gradsubspace", "gradneighbours", "gradreferences", "gran", "gradnorm",
@@ -57,13 +58,17 @@ def alone(detector: Detector) -> dict[str, Score]:
 
 
 def with_cosine(detector: GradCon) -> dict[str, Score]:
-    """Return score and twin, and how badly gradients align with training's, the loss left out."""
+    """Return score and twin, how badly gradients align with training's, and both at the paper's weight."""
 
     def cosine(rows: Rows) -> Floats:
         found: Floats = -detector.alignment(rows).mean(1)
         return found
 
-    return {**with_twin(detector), "cosine": cosine}
+    def fixed(rows: Rows) -> Floats:
+        return detector.twin_score(rows) + PUBLISHED_BETA * cosine(rows)
+
+    scores = {**with_twin(detector), "cosine": cosine}
+    return {**scores, "weight 0.12": fixed} if detector.beta == "auto" else scores
 
 
 def with_novelty(detector: R2AD2) -> dict[str, Score]:
