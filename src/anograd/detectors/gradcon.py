@@ -256,7 +256,9 @@ class GradCon(NetworkDetector):
         self, rows: Tensor, want: Sequence[str] = ("loss", "norm", "inner")
     ) -> tuple[Tensor, Tensor]:
         """Return the reconstruction errors (n,) and, where norm and inner are wanted, the cosines (n, l)."""
-        found = self._sampler()(self.target_, rows, want, reference=self.reference_, memory=self.memory)
+        found = self._sampler()(
+            self.target_, self._precise(rows), want, reference=self.reference_, memory=self.memory
+        )
         assert found.loss is not None
         return found.loss, cosine(found, self.reference_) if "inner" in want else rows.new_zeros(0)
 
@@ -316,7 +318,13 @@ class GradCon(NetworkDetector):
         self.target_, self.reference_ = task.target, trained.reference
         self.history_, self.kept_epoch_ = trained.history, trained.kept_epoch
 
+    def _settle(self) -> None:
+        super()._settle()
+        if self.dtype_ == torch.float64:
+            self.reference_ = {name: one.double() for name, one in self.reference_.items()}
+
     def _end(self, rows: Rows, split: Split) -> Self:
+        self._settle()
         self.beta_ = self._weight(rows, split) if self.beta == "auto" else float(self.beta)
         return super()._end(rows, split)
 
@@ -345,6 +353,7 @@ class GradCon(NetworkDetector):
         self._restore_network(described["network"], tensors["weights"], target)
         device = self._device()
         self.reference_ = {name: tensors["reference"][name].to(device) for name in self.target_.layers}
+        self._settle()
 
     def _fingerprint(self, plan: TrainingPlan, rows: Tensor | Some, seed: int) -> str:
         settings = asdict(plan) | {"epochs": None}

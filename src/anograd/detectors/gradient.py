@@ -59,7 +59,6 @@ class PostHocDetector(NetworkDetector):
 
     score_: nn.Module
     twin_: nn.Module
-    dtype_: torch.dtype
     columns_: list[int]
     known_: int
     sketch_: Sketch
@@ -170,9 +169,6 @@ class PostHocDetector(NetworkDetector):
             sketch=self.sketch_,
         )  # fmt: skip
 
-    def _precise(self, rows: Tensor) -> Tensor:
-        return rows.to(self.dtype_) if rows.is_floating_point() else rows
-
     @torch.no_grad()
     def _scored(self, score: nn.Module, features: Features) -> Tensor:
         scores: Tensor = score(features)
@@ -235,13 +231,9 @@ class PostHocDetector(NetworkDetector):
         self.target_, self.history_, self.kept_epoch_ = target, trained.history, trained.kept_epoch
 
     def _settle(self) -> None:
-        """Choose the loss whose gradients are read, and the precision: double for small networks of ours."""
+        """Choose the loss whose gradients are read, and the precision."""
         self.target_ = self._probing(self.target_)
-        module = self.target_.module
-        if self.network_["kind"] in ("dense", "clusters") and self._device().type != "mps":
-            module.double()
-        floating = (p.dtype for p in module.parameters() if p.is_floating_point())
-        self.dtype_ = next(floating, torch.float32)
+        super()._settle()
 
     def _refer(self, rows: Rows, train_rows: Tensor, known: Tensor) -> None:
         """Take the mean gradients, and mean inputs, that cosines refer to."""

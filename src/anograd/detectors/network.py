@@ -13,6 +13,7 @@ from anograd.checkpoint import digest
 from anograd.detectors import checks
 from anograd.detectors.base import Detector
 from anograd.detectors.checks import HandedIn
+from anograd.detectors.precise import finest
 from anograd.features import Sampler
 from anograd.gradients import per_sample, steady
 from anograd.losses import bce_with_logits, kl_divergence
@@ -40,6 +41,7 @@ class NetworkDetector(Detector):
     hidden: Sequence[int] | None
     target_: Target
     network_: dict[str, Any]
+    dtype_: torch.dtype
     digest_: str
 
     def _check_parameters(self) -> None:
@@ -92,6 +94,17 @@ class NetworkDetector(Detector):
         Of networks for images, with thousands of ReLUs each. On a GPU each batch would be waited for.
         """
         return self.network_["kind"] in ("cae", "vae") and self._device().type == "cpu"
+
+    def _settle(self) -> None:
+        """Choose the precision in which gradients are read: double for small networks of ours."""
+        module = self.target_.module
+        if self.network_["kind"] in ("dense", "clusters"):
+            module.to(finest(self._device()))
+        floating = (p.dtype for p in module.parameters() if p.is_floating_point())
+        self.dtype_ = next(floating, torch.float32)
+
+    def _precise(self, rows: Tensor) -> Tensor:
+        return rows.to(self.dtype_) if rows.is_floating_point() else rows
 
     def _sampler(self) -> Sampler:
         return steady if self._is_steady() else per_sample

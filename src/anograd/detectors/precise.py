@@ -1,4 +1,4 @@
-"""Single precision proper on a GPU."""
+"""The digits that a device computes with: double precision where it has that, and single precision proper."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+WITHOUT_DOUBLE = frozenset({"mps"})  # kinds of devices
+
+
+def finest(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 for a device that has nothing finer.
+
+    Examples
+    --------
+    >>> finest(torch.device("cpu"))
+    torch.float64
+    """
+    return torch.float32 if device.type in WITHOUT_DOUBLE else torch.float64
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from anograd.detectors import checks
 from anograd.detectors.base import Detector, Floats
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import Parts, of_checkpoints
+from anograd.detectors.precise import finest
 from anograd.detectors.progress import counting, observer
 from anograd.detectors.published import PAPER, settings
 from anograd.detectors.resume import keeper
@@ -328,9 +329,8 @@ class R2AD2(Detector):
     def _settle(self) -> None:
         """Freeze what was learned, in double precision: a steep score would show how single rounds."""
         device = self._device()
-        dtype = torch.float32 if device.type == "mps" else torch.float64
         for module in (self.scorer_, *(target.module for target in self.targets_)):
-            module.to(device, dtype).eval().requires_grad_(False)
+            module.to(device, finest(device)).eval().requires_grad_(False)
 
     def _train_scorer(self, gradients: Gradients, seed: int, observe: Observer, keep: Keeper) -> None:
         batch = self._batch(len(gradients.train))
