@@ -181,6 +181,6 @@ REGIMES: tuple[tuple[str, str, dict[str, Any], bool, str], ...] = (
     ("adbench", "adbench", {"labelled": 0.0}, False, "ADBench, contaminated, no labels"),
     ("r2ad2", "r2ad2", {"transfer": None}, False, "R2-AD2, clean, 100 known anomalies"),
     ("r2ad2", "r2ad2", {"transfer": True}, False, "R2-AD2, clean, known anomalies of some kinds only"),
-    ("gradcon", "one-class", {}, False, "GradCon, clean, one class of images, 5 epochs"),
+    ("gradcon", "one-class", {}, False, "GradCon, clean, one class of images, 30 epochs"),
 )
 TABLES = {"leaders": leaders, "bench-entrants": entrants, "adbench-published": published}

@@ -141,7 +141,7 @@ def test_every_way_in_and_out_gives_the_same(model, rows, tmp_path, small_pieces
         assert told.stdout == (tmp_path / "s.csv").read_text()
     works("score", model, tmp_path / "parts", "-o", tmp_path / "s.parquet", "--alpha", 0.2)
     assert pl.read_parquet(tmp_path / "s.parquet")["score"].to_list() == found["score"]
-    for rule in (("--fdr", 0.5), ("--budget", 20)):
+    for rule in (("--fdr", 0.9), ("--budget", 20)):
         works("score", model, tmp_path / "x.csv", "-o", tmp_path / "t.csv", *rule)
         assert (
             works("score", model, tmp_path / "parts", "-o", "-", *rule).stdout
