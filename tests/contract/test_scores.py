@@ -39,6 +39,8 @@ def test_alone_in_any_batch_and_in_any_order(fitted: GradCon, images: np.ndarray
     alone = np.concatenate([fitted.anomaly_score(images[i : i + 1]) for i in range(len(images))])
     near = 1e-5 * np.ptp(together[:60])  # of normal rows: loss and cosine may cancel out
     np.testing.assert_allclose(alone, together, rtol=0, atol=near)
+    losses = [fitted.twin_score(images[i : i + 1]).item() for i in range(len(images))]
+    np.testing.assert_allclose(losses, fitted.twin_score(images), rtol=1e-5)
     order = np.random.default_rng(1).permutation(len(images))
     np.testing.assert_allclose(fitted.anomaly_score(images[order]), together[order], rtol=0, atol=near)
     np.testing.assert_allclose(fitted.anomaly_score(images[:7]), together[:7], rtol=0, atol=near)

@@ -135,7 +135,7 @@ def _places(line: Line) -> tuple[tuple[str, ...], ...]:
     """Return what tells how long a cell takes, the best first: epochs, say, count for more than rows."""
     set_to = json.dumps(line["settings"], sort_keys=True)
     detector, data = line["detector"], line["data"]
-    return (detector, set_to, data), (detector, set_to), (detector,), ()
+    return (detector, set_to, data), (detector, set_to), (detector, "", data), (detector,), ()
 
 
 def environment(threads: int) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def with_cosine(detector: GradCon) -> dict[str, Score]:
         return detector.twin_score(rows) + PUBLISHED_BETA * cosine(rows)
 
     scores = {**with_twin(detector), "cosine": cosine}
-    return {**scores, "weight 0.12": fixed} if detector.beta == "auto" else scores
+    return {**scores, f"weight {PUBLISHED_BETA}": fixed} if detector.beta == "auto" else scores
 
 
 def with_novelty(detector: R2AD2) -> dict[str, Score]:
