@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from anograd import Sketch, Target, per_sample, plan
+from anograd.gradients import layers
 from anograd.gradients.fallback import vmap_gradients
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -121,9 +123,18 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     return layer, (layer.in_channels, *size)
 
 
+@pytest.fixture(scope="module", params=[2**18, 0], ids=["few windows", "many windows"])
+def windows(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Kernel gradients of a row with few windows are a product, of one with many a convolution: both ways."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "MOST_WINDOWS", request.param)
+        yield request.param
+
+
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.usefixtures("windows")
 @given(layer=convolutions(), n=st.integers(1, 3), size=st.integers(1, 30), seed=SEEDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_convolution(layer: tuple[nn.Module, tuple[int, ...]], n: int, size: int, seed: int) -> None:
     torch.manual_seed(seed)
     agrees_with_vmap(layer[0], torch.randn(n, *layer[1], dtype=torch.float64), size=size)
@@ -146,8 +157,9 @@ def transposed_convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]
     return layer, (layer.in_channels, *each(1, 4))
 
 
+@pytest.mark.usefixtures("windows")
 @given(layer=transposed_convolutions(), n=st.integers(1, 3), size=st.integers(1, 30), seed=SEEDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_transposed_convolution(
     layer: tuple[nn.Module, tuple[int, ...]], n: int, size: int, seed: int
 ) -> None:

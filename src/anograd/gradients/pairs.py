@@ -39,7 +39,7 @@ def inner(one: Pairable, other: Pairable) -> Tensor:
     if isinstance(other, Lookup):
         return _looked_up(other, one)
     left = torch.bmm(one.left.flatten(0, 1).transpose(1, 2), other.left.flatten(0, 1))
-    right = torch.bmm(one.right.dense().flatten(0, 1).transpose(1, 2), other.right.dense().flatten(0, 1))
+    right = torch.bmm(one.right.windows().flatten(0, 1), other.right.windows().flatten(0, 1).transpose(1, 2))
     return (left * right).reshape(len(one), -1).sum(1)
 
 

@@ -54,7 +54,7 @@ def reduce(
         here = [one.rows(slice(start, start + block)) for one in uses]
         if builds:
             # The gradient is built anyway, so everything else is read off it.
-            here = [Direct(_sum([one.full() for one in here]).reshape(-1, *shape))]
+            here = [Direct(_sum([one.built(shape) for one in here]))]
         for name in wanted:
             parts[name].append(_read(here, name, reference, projections, fold))
     return {name: torch.cat(part) for name, part in parts.items()}
@@ -81,7 +81,7 @@ def _read(
         return _sum([one.inner(reference) for one in uses]).unsqueeze(1)
     if name == "fold":
         assert fold is not None
-        return fold(cast(Direct, uses[0]).gradient)
+        return fold(cast(Direct, uses[0]).gradient.contiguous())  # which may be viewed as it likes
     assert projections is not None
     return _sum([one.sketch(*projections) for one in uses])
 

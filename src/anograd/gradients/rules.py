@@ -26,6 +26,9 @@ class Factors(Protocol):
     def full(self) -> Tensor:
         """Return the gradients, (n, g)."""
 
+    def built(self, shape: torch.Size) -> Tensor:
+        """Return the gradients, (n, *shape), in the order in memory that costs least."""
+
     def square(self) -> Tensor:
         """Return the squared lengths, (n,)."""
 
@@ -54,8 +57,14 @@ class Columns(Protocol):
     def dense(self) -> Tensor:
         """Return the columns, (n, k, c, t)."""
 
+    def windows(self) -> Tensor:
+        """Return the same, (n, k, t, c), with the entries of a column in whatever order costs least."""
+
     def outer(self, left: Tensor) -> Tensor:
-        """Return the sum over positions of left_t right_t', (n, g), for a left factor (n, k, r, t)."""
+        """Return the sum over positions of left_t right_t' for a left factor (n, k, r, t).
+
+        It has the parameter's axes after n, in any order in memory.
+        """
 
     def forward(self, weight: Tensor, rows: int) -> Tensor:
         """Return the layer's own forward with a weight of `rows` rows a group, (n, k, rows, t)."""
@@ -66,8 +75,11 @@ class Columns(Protocol):
     def width(self) -> int:
         """Return c."""
 
-    def dense_floats_a_row(self) -> int:
-        """Return the floats that `dense` holds for a row; 0 where it is a view."""
+    def windows_floats_a_row(self) -> int:
+        """Return the floats that `windows` holds for a row; 0 where it is a view."""
+
+    def outer_floats_a_row(self) -> int:
+        """Return the floats that `outer` holds for a row beside its result."""
 
     def rows(self, block: slice) -> Columns:
         """Return the columns of a block of the rows."""
@@ -87,7 +99,10 @@ class Outer:
     right: Columns
 
     def full(self) -> Tensor:
-        return self.right.outer(self.left)
+        return self.right.outer(self.left).flatten(1)
+
+    def built(self, shape: torch.Size) -> Tensor:
+        return self.right.outer(self.left).reshape(-1, *shape)
 
     def prefers_full(self, inner: bool = False) -> bool:
         _, _, r, t = self.left.shape
@@ -101,17 +116,17 @@ class Outer:
     def floats_a_row(self) -> int:
         _, k, r, t = self.left.shape
         if self.prefers_full(inner=True):
-            return k * (r * self.right.width() + 2 * r * t)
-        return self.right.dense_floats_a_row() + k * (2 * t * t + 2 * r * t)
+            return self.right.outer_floats_a_row() + k * (r * self.right.width() + 2 * r * t)
+        return self.right.windows_floats_a_row() + k * (2 * t * t + 2 * r * t)
 
     def square(self) -> Tensor:
         if self.prefers_full():
-            return _square(self.full())
-        left, right = self.left.flatten(0, 1), self.right.dense().flatten(0, 1)
+            return Direct(self.right.outer(self.left)).square()
+        left, right = self.left.flatten(0, 1), self.right.windows().flatten(0, 1)
         if left.shape[2] == 1:
             square = _square(left.flatten(1)) * _square(right.flatten(1))
         else:
-            gram = torch.bmm(left.transpose(1, 2), left) * torch.bmm(right.transpose(1, 2), right)
+            gram = torch.bmm(left.transpose(1, 2), left) * torch.bmm(right, right.transpose(1, 2))
             square = gram.sum((1, 2))
         return square.reshape(len(self.left), -1).sum(1).clamp_min(0)  # rounding may leave it below zero
 
@@ -159,6 +174,9 @@ class Lookup:
         full.index_add_(0, (self.index + first).flatten(), self.d.flatten(0, 1))
         return full.reshape(n, -1)
 
+    def built(self, shape: torch.Size) -> Tensor:
+        return self.full().reshape(-1, *shape)
+
     def prefers_full(self, inner: bool = False) -> bool:
         return False
 
@@ -189,12 +207,15 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Direct:
-    """G itself: biases, norm layers and what the fallback gives."""
+    """G itself: biases, norm layers, what the fallback gives, and gradients that were built."""
 
-    gradient: Tensor  # (n, *parameter shape)
+    gradient: Tensor  # (n, *parameter shape), in any order in memory
 
     def full(self) -> Tensor:
         return self.gradient.flatten(1)
+
+    def built(self, shape: torch.Size) -> Tensor:
+        return self.gradient.reshape(-1, *shape)
 
     def prefers_full(self, inner: bool = False) -> bool:
         return True
@@ -203,18 +224,27 @@ class Direct:
         return self.gradient[:1].numel()
 
     def square(self) -> Tensor:
-        return _square(self.full())
+        return _square(self.gradient.permute(0, *self._axes()).flatten(1))
 
     def inner(self, reference: Tensor) -> Tensor:
-        return self.full() @ reference.flatten()
+        axes = self._axes()
+        return self.gradient.permute(0, *axes).flatten(1) @ reference.permute([i - 1 for i in axes]).flatten()
 
     def sketch(self, p: Projection, q: Projection) -> Tensor:
         n, r = self.gradient.shape[:2]
         if self.gradient.ndim == 2:  # a bias: one product for all rows instead of one a row
             return self.gradient if p is None else self.gradient @ p.T
-        matrix = self.gradient.reshape(n, r, -1)
-        matrix = matrix if p is None else p @ matrix
+        gradient, axes = self.gradient, self._axes()
+        if q is not None and axes[0] == 1:
+            gradient = gradient.permute(0, *axes)
+            q = q.reshape(-1, *self.gradient.shape[2:]).permute(0, *(i - 1 for i in axes[1:])).flatten(1)
+        matrix = gradient.reshape(n, r, -1)
+        matrix = matrix if p is None else torch.bmm(p.expand(n, -1, -1), matrix)
         return (matrix if q is None else matrix @ q.T).flatten(1)
+
+    def _axes(self) -> list[int]:
+        """Return the axes after the first in the order in which they lie in memory, the outermost first."""
+        return sorted(range(1, self.gradient.ndim), key=self.gradient.stride, reverse=True)
 
     def rows(self, block: slice) -> Direct:
         return Direct(self.gradient[block])

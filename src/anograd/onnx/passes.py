@@ -104,31 +104,25 @@ def _one(factors: list[Factors], shape: torch.Size, want: Collection[str]) -> Fa
     first, *others = map(_gathered, factors)
     if not others and "full" not in want and not ("norm" in want and first.prefers_full("inner" in want)):
         return first
-    total = first.full()
+    total = first.built(shape)
     for other in others:
-        total = total + other.full()
-    return Direct(total.reshape(-1, *shape))
+        total = total + other.built(shape)
+    return Direct(total)
 
 
 class GatheredColumns(ConvolutionColumns):
     """The windows of a convolution's input, gathered: a graph knows no convolution of each row by itself."""
 
-    def dense(self) -> Tensor:
-        return self._windows().permute(0, 3, 4, 1, 2).flatten(2, 3)
-
-    def outer(self, left: Tensor) -> Tensor:
-        n, k, r, _ = left.shape
-        read = self._windows().permute(0, 3, 2, 1, 4)  # (n, k, t, kernel, channels)
-        product = torch.bmm(left.flatten(0, 1), read.flatten(3).flatten(0, 1))
-        return product.reshape(n, k, r, *read.shape[3:]).transpose(3, 4).reshape(n, -1)
-
-    def _windows(self) -> Tensor:
-        """Return what the windows read, (n, kernel, t, k, channels of a group)."""
+    def windows(self) -> Tensor:
         even = (1,) * len(self.kernel)
         index = taps(
             self.a.shape[2:], self.kernel, self.stride, self.padding, self.dilation, self.positions, even
         )
-        return gather(self.a, index, 0.0).reshape(len(self.a), *index.shape, self.groups, -1)
+        read = gather(self.a, index, 0.0).reshape(len(self.a), *index.shape, self.groups, -1)
+        return read.permute(0, 3, 2, 1, 4).flatten(3)  # (n, kernel, t, k, channels of a group) before
+
+    def outer(self, left: Tensor) -> Tensor:
+        return self.by_windows(left)
 
 
 def _gathered(factors: Factors) -> Factors:
