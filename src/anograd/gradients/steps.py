@@ -182,4 +182,6 @@ def _rows_first(steps: Tensor) -> Tensor:
 
 
 def _tanh(v: Tensor, out: Tensor) -> Tensor:
-    return torch.mul(v, 2, out=out).sigmoid_().mul_(2).sub_(1)
+    # Sums, because a number to multiply by is made a tensor each time: a third of the time.
+    squashed = torch.add(v, v, out=out).sigmoid_()
+    return squashed.add_(squashed).sub_(1)
