@@ -1,5 +1,7 @@
 """Columns of numbers and of categories, out of an array, a frame, or a lazy frame that is read in pieces."""
 
+import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ NUMBERS = (
 CATEGORIES = ("str", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
 MOST_LEVELS = 100
 FEW, MOST_DISTINCT = 40, 0.9  # in more than a few rows, texts that are almost all different are no categories
+MOST_OF = 0.9  # of texts; so many that are numbers make a column of numbers
+# Not what any reader takes for a number, but what people and spreadsheets write for one: 1,234.50 or 12 %.
+WRITTEN = re.compile(r"[-+(]?\s*[$€£¥]?\s*\d{1,3}(?>[,.'\s]?\d{3})*+(?>[.,]\d+)?\s*[%$€£¥]?\s*\)?")
 TIMES = ("date", "time", "duration", "period", "month")
 
 
@@ -179,9 +184,14 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
     Raises
     ------
     ValueError
-        Almost all values differ: it is no category.
+        Almost all values differ, or most are numbers written as text: it is no category.
     """
     total = counts.total()
+    if len(counts) > FEW and (odd := _written_number(counts)):
+        raise ValueError(
+            f"column {label!r} holds numbers that are written as text, such as {odd!r}: write them as "
+            f"1234.5, or drop the column, X = X.drop(columns=[{label!r}]) or --drop {label}"
+        )
     if total > FEW and len(counts) > MOST_DISTINCT * total:
         raise ValueError(
             f"column {label!r} looks like text or an identifier: {len(counts)} different values in {total} "
@@ -190,6 +200,42 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
         )
     ranked = sorted(counts, key=lambda level: (-counts[level], level))
     return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])
+
+
+def _written_number(counts: Counter[str]) -> str | None:
+    """Return a text that stands for a number where most texts do, and that no reader takes for one."""
+    written = [text for text in counts if WRITTEN.fullmatch(text)]
+    if sum(counts[text] for text in written) < MOST_OF * counts.total():
+        return None
+    return next((text for text in written if not _reads_as_number(text)), None)
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def warn_of_row_numbers(part: Part) -> None:
+    """Warn of a named column that numbers the rows: whole numbers, one after the other, in any order."""
+    count = len(part.matrix)
+    if part.names is None or count <= FEW:
+        return
+    for j in part.columns:
+        column, name = part.matrix[:, j - part.columns.start], part.names[j]
+        low, high = column.min(), column.max()
+        if j in part.texts or high - low != count - 1 or low != np.floor(low):
+            continue
+        if (np.sort(column) == low + np.arange(count)).all():
+            warnings.warn(
+                f"column {name!r} numbers the rows, {low:.0f} to {high:.0f}: rows to come lie beyond, and "
+                f"may be called anomalous for that alone. Leave it out: "
+                f"X = X.drop(columns=[{name!r}]) or --drop {name}",
+                UserWarning,
+                stacklevel=6,
+            )
 
 
 def check_names(names: list[str], fitted: list[str]) -> None:

@@ -20,6 +20,7 @@ WANTED = (
 )
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
+HEADER = 2**20  # bytes of a CSV's first line that are looked at
 # What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
 # NumPy reads headers with. A missing file has been dealt with before.
 BROKEN = (Exception,)
@@ -67,6 +68,8 @@ def read(source: str | Path) -> Any:
     if ending in (".npy", ".npz"):
         return _read_numpy(path, key)
     if ending == ".csv":
+        with path.open("rb") as file:
+            check_csv(file.readline(HEADER), repr(str(path)))
         return _read_table(path, [])
     raise ValueError(f"{str(path)!r} ends in {ending!r}, which cannot be read; wanted is {WANTED}")
 
@@ -103,16 +106,25 @@ def opened(source: str | Path) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def check_csv(head: bytes, name: str) -> None:
-    """Raise ValueError where a pipe or file begins as NumPy's and Parquet's do.
+    """Raise ValueError where a pipe or file does not begin with names that commas separate.
 
     Parameters
     ----------
     head : bytes
+        The first line, or more.
     name : str
         What messages call it.
     """
     if head[:4] in (*NUMPY, b"PAR1"):
         raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
+    names = head.partition(b"\n")[0]
+    for separator, decimal_comma in ((";", True), ("\t", False), ("|", False)):
+        if separator.encode() in names and b"," not in names:
+            also = ", decimal_comma=True" * decimal_comma
+            raise ValueError(
+                f"{name} has {separator!r} between its columns, and commas are wanted: polars.read_csv(FILE, "
+                f"separator={separator!r}{also}).write_csv('commas.csv')"
+            )
 
 
 def scan(source: str | Path) -> Any:
@@ -229,6 +241,11 @@ def _read_table(path: Path, parquet: list[Path]) -> Any:
             return polars.read_parquet(parquet, glob=False)
         return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
     except (polars.exceptions.PanicException, *BROKEN) as error:
+        if "utf-8" in str(error).lower():
+            raise ValueError(
+                f"{str(path)!r} is no text in UTF-8; if it is in Latin-1: iconv -f latin1 -t utf-8 FILE > "
+                "utf8.csv"
+            ) from error
         raise damaged(path, error) from error
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder
 
-from anograd.columns import Texts, check_names, common_levels, parse, parts, ranges
+from anograd.columns import Texts, check_names, common_levels, parse, parts, ranges, warn_of_row_numbers
 from anograd.data import slices
 from anograd.finite import Flaw, refuse
 from anograd.nodes import foreign_types
@@ -93,6 +93,7 @@ class Table:
             self._numbers += numbers
             if numbers and not flaws:
                 chosen = np.array(numbers) - part.columns.start
+                warn_of_row_numbers(part)
                 found.append(ranges(part.matrix[np.ix_(keep, chosen)]))
         refuse(flaws, self.names_in)
         self._low, self._half, self._median = np.concatenate(found, axis=1)

@@ -44,6 +44,24 @@ def test_unreadable_files(place, images_model, tmp_path, name, content, said):
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"x;y\n1,5;2\n", "has ';' between its columns, and commas are wanted: polars.read_csv(FILE, "
+                         "separator=';', decimal_comma=True).write_csv('commas.csv')"),
+        (b"x\ty\n1\t2\n", "has '\\t' between its columns, and commas are wanted"),
+        ("x,city\n1,Köln\n".encode("latin-1"), "is no text in UTF-8; if it is in Latin-1: iconv -f latin1"),
+    ],
+)  # fmt: skip
+def test_csv_as_other_programs_write_it(table_model, tmp_path, content, said):
+    """The message tells what to do about it, when fitting and when scoring."""
+    path = tmp_path / "other.csv"
+    path.write_bytes(content)
+    assert said in fails("fit", path, "-o", tmp_path / "model")
+    if b"," not in content.partition(b"\n")[0]:
+        assert said in fails("score", table_model, path, "-o", tmp_path / "scores.csv")
+
+
 def test_a_damaged_picture_is_named(place, tmp_path):
     whole = (place / "good" / "line 2" / "00.png").read_bytes()
     (tmp_path / "parts").mkdir()

@@ -1,6 +1,7 @@
 import functools
 import io
 import json
+import warnings
 import zipfile
 from fractions import Fraction
 
@@ -154,13 +155,41 @@ def test_infinity_is_always_refused(missing):
 
 
 def test_text_like_columns_are_refused():
-    frame = pd.DataFrame({"id": [f"row {i}" for i in range(60)], "a": range(60)})
+    frame = pd.DataFrame({"id": [f"row {i}" for i in range(60)], "a": range(0, 120, 2)})
     with pytest.raises(ValueError, match=r"'id' looks like text .* 60 different .*drop\(columns=\['id'\]\)"):
         Table().fit(frame)
     with pytest.raises(ValueError, match="or --drop id, or encode it as numbers"):
         Table().fit(frame)
     Table().fit(frame.head(40))
     Table().fit(frame.assign(id=[f"row {min(i, 53)}" for i in range(60)]))
+
+
+@pytest.mark.parametrize("written", ["1,{:03d}.50", "{} %", "$ {}", "-{},5", "1 {:03d}"])
+def test_numbers_written_as_text_are_refused(written):
+    amounts = [written.format(i % 50) for i in range(100)]
+    with pytest.raises(ValueError, match=r"'amount' holds numbers .* as text, such as .* or --drop amount"):
+        Table().fit(pd.DataFrame({"amount": amounts}))
+
+
+@pytest.mark.parametrize("code", ["{:05d}", "{}.0", "10.0.{}.1", "2024-01-{:02d}", "{}a", "1.2.{}"])
+def test_codes_of_digits_are_categories(code):
+    codes = [code.format(i % 50) for i in range(100)]
+    assert len(Table().fit(pd.DataFrame({"code": codes})).names_out) == 51
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pl.LazyFrame])
+def test_a_column_that_numbers_the_rows_is_warned_of(library):
+    rng = np.random.default_rng(0)
+    size, count = rng.normal(size=100), rng.integers(0, 100, 100)
+    with pytest.warns(
+        UserWarning, match=r"'id' numbers the rows, 7 to 106: .* X\.drop.* or --drop id"
+    ) as found:
+        Table().fit(library({"size": size, "id": rng.permutation(100) + 7, "count": count}))
+    assert len(found) == 1
+    with warnings.catch_warnings(action="error"):
+        Table().fit(library({"size": size, "count": count, "half": np.arange(100) / 2}))
+        Table().fit(library({"year": np.arange(1990, 2024)}))
+        Table().fit(np.arange(100.0)[:, None])
 
 
 def test_ten_thousand_levels_are_a_hundred_and_the_rest():
