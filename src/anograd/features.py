@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -120,11 +120,13 @@ def read_gradients(
             for block, length in zip(values.split(sizes, dim=1), found.norm.unbind(1), strict=True):
                 block /= length.clamp_min(COSINE_FLOOR).unsqueeze(1)
         return Features(found.loss, values)
-    columns = []
-    for reference in references:
-        found = sample(target, x, ("loss", "norm", "inner"), reference=reference, memory=memory)
-        columns.append(cosine(found, reference))
+    found = sample(target, x, ("loss", "norm", "inner"), reference=references, memory=memory)
     assert found.loss is not None
+    assert found.inner is not None
+    columns = [
+        cosine(replace(found, inner=inner), reference)
+        for inner, reference in zip(found.inner.unbind(2), references, strict=True)
+    ]
     return Features(found.loss, torch.cat(columns, dim=1))
 
 

@@ -39,6 +39,22 @@ def test_references_are_found_by_name_whatever_their_order() -> None:
     torch.testing.assert_close(per_sample(target, X, ("inner",), reference=turned).inner, ours)
 
 
+def test_several_references_cost_one_pass() -> None:
+    passes = []
+    net = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 9))
+    target = Target.adopt(net, loss=lambda output, x: passes.append(1) or output.square().sum(1))
+    x = torch.linspace(-1, 1, 45).reshape(5, 1, 3, 3)
+    references = [{n: torch.randn_like(p) for n, p in target.parameters().items()} for _ in range(3)]
+    plan(target, x)
+    passes.clear()
+    found = per_sample(target, x, ("norm", "inner"), reference=references)
+    assert len(passes) == 1
+    assert found.inner.shape == (5, 4, 3)
+    for i, reference in enumerate(references):
+        alone = per_sample(target, x, ("norm", "inner"), reference=reference).inner
+        torch.testing.assert_close(found.inner[..., i], alone)
+
+
 def test_memory_bounds_the_chunk_and_not_the_result() -> None:
     target = Target.adopt(mlp())
     rows_seen: list[int] = []
@@ -94,6 +110,8 @@ def test_bad_calls_say_what_is_wanted() -> None:
     target = Target.adopt(mlp(), layers="*.weight")
     with pytest.raises(ValueError, match=r"want=\('grad',\).*'loss', 'norm', 'inner', 'full', 'sketch'"):
         per_sample(target, X, ("grad",))
+    with pytest.raises(ValueError, match="'inner' is wanted without a reference"):
+        per_sample(target, X, ("inner",), reference=[])
     with pytest.raises(ValueError, match="'inner' is wanted without a reference"):
         per_sample(target, X, ("inner",))
     with pytest.raises(ValueError, match=r"nothing for parameter '2\.weight'; it names 0\.weight"):

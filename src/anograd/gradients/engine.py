@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from anograd.target import Target
 QUANTITIES = ("loss", "norm", "inner", "full", "sketch", "fold", "kink")
 OF_FORWARD = ("loss", "kink")
 Fold = Callable[[str, Tensor], Tensor]
+Reference = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class PerSample:
         Loss of each row.
     norm : torch.Tensor, (n, l)
         Length of each row's gradient, one column a chosen parameter.
-    inner : torch.Tensor, (n, l)
+    inner : torch.Tensor, (n, l), or (n, l, r) for a sequence of r references
         Inner product of each row's gradient with the reference.
     full : torch.Tensor, (n, g)
         The gradients, parameters flattened and joined in order.
@@ -62,7 +63,7 @@ def per_sample(
     x: Tensor,
     want: Collection[str] = ("loss", "norm"),
     *,
-    reference: Mapping[str, Tensor] | None = None,
+    reference: Reference | Sequence[Reference] | None = None,
     sketch: Sketch = Sketch(),
     fold: Fold | None = None,
     memory: str | int = "1GiB",
@@ -82,8 +83,9 @@ def per_sample(
         Rows first; on the network's device.
     want : collection of str, default ("loss", "norm")
         Any of "loss", "norm", "inner", "full", "sketch", "fold", "kink".
-    reference : mapping of str to torch.Tensor, optional
-        For "inner": a tensor of the parameter's shape for each chosen parameter's name.
+    reference : mapping of str to torch.Tensor, or a sequence of such, optional
+        For "inner": a tensor of the parameter's shape for each chosen parameter's name. Several references
+        cost one pass.
     sketch : Sketch, optional
         For "sketch": size a parameter, and seed.
     fold : callable, optional
@@ -120,13 +122,13 @@ def per_sample(
     """
     wanted = _check_wanted(want)
     _check_autocast(autocast)
-    references = _check_reference(target, reference) if "inner" in wanted else {}
+    references = _check_references(target, reference) if "inner" in wanted else []
     if "fold" in wanted and fold is None:
         raise ValueError(
             "'fold' is wanted without one: pass fold=, (name, gradients (b, *shape)) -> (b, columns)"
         )
     if autocast:
-        references = {name: _float32(one) for name, one in references.items()}
+        references = [{name: _float32(one) for name, one in each.items()} for each in references]
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(
             f"per_sample got no rows: x has shape {tuple(x.shape)}, wanted (n, ...) with n of 1 or more"
@@ -137,6 +139,8 @@ def per_sample(
         for rows in torch.split(x, planned.chunk(memory))
     ]
     joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
+    if isinstance(reference, Mapping) and "inner" in joined:
+        joined["inner"] = joined["inner"].squeeze(2)
     return PerSample(**{name: joined.get(name) for name in QUANTITIES}, layers=target.layers)
 
 
@@ -161,9 +165,16 @@ def _float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _check_reference(target: Target, reference: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    if reference is None:
+def _check_references(
+    target: Target, reference: Reference | Sequence[Reference] | None
+) -> list[dict[str, Tensor]]:
+    given = [reference] if isinstance(reference, Mapping) else list(reference or ())
+    if not given:
         raise ValueError("'inner' is wanted without a reference: pass reference={parameter name: tensor}")
+    return [_check_reference(target, one) for one in given]
+
+
+def _check_reference(target: Target, reference: Reference) -> dict[str, Tensor]:
     checked = {}
     for name, parameter in target.parameters().items():
         if name not in reference:
@@ -186,7 +197,7 @@ def _one_chunk(
     planned: Plan,
     x: Tensor,
     wanted: tuple[str, ...],
-    references: dict[str, Tensor],
+    references: list[dict[str, Tensor]],
     sketch: Sketch,
     fold: Fold | None,
 ) -> dict[str, Tensor]:
@@ -198,7 +209,12 @@ def _one_chunk(
             projections = sketch.projections(name, like) if "sketch" in wanted else None
             own = None if fold is None else partial(fold, name)
             reduced = reduce(
-                factors.pop(name), parameter.shape, columns, references.get(name), projections, own
+                factors.pop(name),
+                parameter.shape,
+                columns,
+                [one[name] for one in references],
+                projections,
+                own,
             )
             for quantity, column in reduced.items():
                 columns[quantity].append(column)

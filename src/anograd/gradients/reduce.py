@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 import torch
@@ -20,11 +20,11 @@ def reduce(
     uses: list[Factors],
     shape: torch.Size,
     wanted: Collection[str],
-    reference: Tensor | None,
+    references: Sequence[Tensor],
     projections: tuple[Projection, Projection] | None,
     fold: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the wanted quantities of one parameter, each (n, columns).
+    """Return the wanted quantities of one parameter, each (n, columns); "inner" is (n, 1, references).
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def reduce(
         The parameter's.
     wanted : collection of str
         Any of "norm", "inner", "full", "sketch", "fold".
-    reference : torch.Tensor or None
+    references : sequence of torch.Tensor
         For "inner".
     projections : pair or None
         For "sketch".
@@ -56,7 +56,7 @@ def reduce(
             # The gradient is built anyway, so everything else is read off it.
             here = [Direct(_sum([one.built(shape) for one in here]))]
         for name in wanted:
-            parts[name].append(_read(here, name, reference, projections, fold))
+            parts[name].append(_read(here, name, references, projections, fold))
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
@@ -67,7 +67,7 @@ def _prefers_full(uses: list[Factors], inner: bool) -> bool:
 def _read(
     uses: list[Factors],
     name: str,
-    reference: Tensor | None,
+    references: Sequence[Tensor],
     projections: tuple[Projection, Projection] | None,
     fold: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
@@ -77,8 +77,8 @@ def _read(
         square = uses[0].square() if len(uses) == 1 else summed_square(uses)
         return square.sqrt().unsqueeze(1)
     if name == "inner":
-        assert reference is not None
-        return _sum([one.inner(reference) for one in uses]).unsqueeze(1)
+        products = [_sum([one.inner(reference) for one in uses]) for reference in references]
+        return torch.stack(products, dim=1).unsqueeze(1)
     if name == "fold":
         assert fold is not None
         return fold(cast(Direct, uses[0]).gradient.contiguous())  # which may be viewed as it likes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from anograd.gradients.engine import Fold, PerSample, per_sample
+from anograd.gradients.engine import Fold, PerSample, Reference, per_sample
 from anograd.gradients.sketch import Sketch
 from anograd.gradients.tape import forward_pass
 from anograd.target import Target
@@ -24,7 +24,7 @@ def steady(
     x: Tensor,
     want: Collection[str] = ("loss", "norm"),
     *,
-    reference: Mapping[str, Tensor] | None = None,
+    reference: Reference | Sequence[Reference] | None = None,
     sketch: Sketch | None = None,
     fold: Fold | None = None,
     memory: str | int = "1GiB",
@@ -40,7 +40,7 @@ def steady(
     target : Target
     x : torch.Tensor, (n, ...)
     want : collection of str
-    reference : mapping of str to torch.Tensor, optional
+    reference : mapping of str to torch.Tensor, or a sequence of such, optional
     sketch : Sketch, optional
     fold : callable, optional
     memory : str or int, default "1GiB"
