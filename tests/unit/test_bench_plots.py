@@ -164,6 +164,13 @@ def test_pages_are_filled_once_and_checked(project):
     assert fill_pages(toml, check=True) == pictures[:1]
 
 
+def test_a_table_of_some_seeds(project):
+    write, page = project
+    fill_pages(write("name = 'a'\nkind = 'table'\nseeds = [0]"))
+    assert "one seed (0)" in page.read_text()
+    assert "±" not in page.read_text()
+
+
 def test_a_table_of_nothing_is_not_measured_yet(project):
     write, page = project
     toml = write("name = 'a'\nkind = 'boxes'\nresults = ['none.jsonl']".replace("results", "scores"))
@@ -184,6 +191,7 @@ def test_a_table_of_nothing_is_not_measured_yet(project):
         ("kind = 'table'", "it has results, kind; wanted as well: name"),
         ("name = 'a'\nkind = 'table'\nmeasure = 'aurok'", "table 'a' of .*there is no measure 'aurok'"),
         ("name = 'a'\nkind = 'table'\ndetectors = ['los']", "no detector 'los'; did you mean 'loss'"),
+        ("name = 'a'\nkind = 'table'\nseeds = [0, 7]", "there is no seed 7; wanted is one of: 0"),
         ("name = 'e'\nkind = 'table'", "wants the lines '<!-- e:begin -->' and .*marks of: a, b, c, d"),
     ],
 )  # fmt: skip

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def unknown(given: str, names: Iterable[str], what: str, more: str = "") -> ValueError:
+def unknown(given: str | int, names: Iterable[str], what: str, more: str = "") -> ValueError:
     """Return the error of a name that is not among those known.
 
     Parameters
     ----------
-    given : str
+    given : str or int
     names : iterable of str
         Those known.
     what : str

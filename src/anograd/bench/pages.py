@@ -4,9 +4,9 @@ A table stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; what i
 else stays. A picture is written to ``pictures/NAME.svg`` beside its page. The TOML file has a ``[[page]]``
 with its ``path`` for each page and a ``[[page.table]]`` for each table or picture, with ``name``, ``kind``,
 ``results`` (files of result lines), what is chosen of them (``protocol``, ``options``, ``regime``, ``data``,
-``detectors``), and how it is shown (``measure``, ``scores`` and what its kind needs). At its head it may have
-``root``, the folder of the pages' paths (".." without it), ``folder``, that of the result files ("results"),
-both from the TOML file, and ``[labels]``, what detectors are called.
+``detectors``, ``seeds``), and how it is shown (``measure``, ``scores`` and what its kind needs). At its head
+it may have ``root``, the folder of the pages' paths (".." without it), ``folder``, that of the result files
+("results"), both from the TOML file, and ``[labels]``, what detectors are called.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ KINDS = {
     "boxes": Kind(plots.boxes, (*SHOWN, "title"), picture=True),
     "curve": Kind(plots.curve, (*SHOWN, "title", "x"), picture=True),
 }
-CHOOSE = ("protocol", "options", "regime", "data", "detectors")
+CHOOSE = ("protocol", "options", "regime", "data", "detectors", "seeds")
 NEEDED = ("name", "kind", "results")
 HEAD = ("root", "folder", "labels", "page")
 
@@ -209,6 +209,7 @@ def choose(
     regime: str | None = None,
     data: Sequence[str] | None = None,
     detectors: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Line]:
     """Return the lines that are asked for; all that is left out is as it may be.
 
@@ -223,11 +224,13 @@ def choose(
     data : sequence of str, optional
         Data sets.
     detectors : sequence of str, optional
+    seeds : sequence of int, optional
 
     Raises
     ------
     ValueError
-        A protocol, option, regime, data set or detector that none of the lines has, while there are lines.
+        A protocol, option, regime, data set, detector or seed that none of the lines has, while there are
+        lines.
 
     Examples
     --------
@@ -242,6 +245,7 @@ def choose(
         "regime": None if regime is None else [regime],
         "data": data,
         "detector": detectors,
+        "seed": seeds,
     }
     for field, values in wanted.items():
         there = dict.fromkeys(line[field] for line in lines if line.get(field) is not None)
