@@ -129,11 +129,15 @@ class ScoreTest(nn.Module):
             Whether it is divided by its length first.
         """
         g = gradients.flatten(1)
+        root = self.precision[entries].sqrt()
+        centre, root = (self.mean[entries] * root).to(g), root.to(g)
+        length: Tensor = g.new_ones(1, 1)
         if unit:
-            g = g / g.norm(dim=1, keepdim=True).clamp_min(COSINE_FLOOR)
-        mean, precision = (one[entries].to(g) for one in (self.mean, self.precision))
-        distance = (g - mean).square_().mul_(precision)
-        return distance.sum(1, keepdim=True) / len(self.mean)
+            length = torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(COSINE_FLOOR)
+        # One tensor that is written over, and its length: each further one of its size costs as much as both.
+        apart = (g * root).addcmul_(length, centre, value=-1)
+        distance: Tensor = torch.linalg.vector_norm(apart, dim=1, keepdim=True) / length
+        return distance.square() / len(self.mean)
 
     def _oddity(self, loss: Tensor) -> Tensor:
         return (loss.double() - self.typical).abs() if self.typicality else loss.double()
