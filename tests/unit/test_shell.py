@@ -15,7 +15,7 @@ from anograd.detectors.parts import Parts
 from anograd.detectors.split import Split
 from anograd.spill import Rows
 
-FRAME = pl.DataFrame({"a": np.arange(60.0), "b": np.arange(60.0) ** 2})
+FRAME = pl.DataFrame({"a": np.arange(60.0) / 2, "b": np.arange(60.0) ** 2})
 ODD = np.arange(60) % 6 == 5
 
 
