@@ -241,7 +241,7 @@ def _read_table(path: Path, parquet: list[Path]) -> Any:
             return polars.read_parquet(parquet, glob=False)
         return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
     except (polars.exceptions.PanicException, *BROKEN) as error:
-        if "utf-8" in str(error).lower():
+        if not parquet and "utf-8" in str(error).lower():
             raise ValueError(
                 f"{str(path)!r} is no text in UTF-8; if it is in Latin-1: iconv -f latin1 -t utf-8 FILE > "
                 "utf8.csv"
