@@ -118,12 +118,11 @@ def check_csv(head: bytes, name: str) -> None:
     if head[:4] in (*NUMPY, b"PAR1"):
         raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
     names = head.partition(b"\n")[0]
-    for separator, decimal_comma in ((";", True), ("\t", False), ("|", False)):
+    for separator in (";", "\t", "|"):
         if separator.encode() in names and b"," not in names:
-            also = ", decimal_comma=True" * decimal_comma
             raise ValueError(
                 f"{name} has {separator!r} between its columns, and commas are wanted: polars.read_csv(FILE, "
-                f"separator={separator!r}{also}).write_csv('commas.csv')"
+                f"separator={separator!r}).write_csv('commas.csv'), decimal_comma=True for numbers like 1,5"
             )
 
 

@@ -48,7 +48,7 @@ def test_unreadable_files(place, images_model, tmp_path, name, content, said):
     ("content", "said"),
     [
         (b"x;y\n1,5;2\n", "has ';' between its columns, and commas are wanted: polars.read_csv(FILE, "
-                         "separator=';', decimal_comma=True).write_csv('commas.csv')"),
+                         "separator=';').write_csv('commas.csv'), decimal_comma=True for numbers like 1,5"),
         (b"x\ty\n1\t2\n", "has '\\t' between its columns, and commas are wanted"),
         ("x,city\n1,Köln\n".encode("latin-1"), "is no text in UTF-8; if it is in Latin-1: iconv -f latin1"),
     ],
