@@ -51,13 +51,13 @@ def reduce(
     block = max(1, BLOCK_FLOATS // max(1, floats))
     parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for start in range(0, n, block):
-        here = [one.rows(slice(start, start + block)) for one in uses]
+        here = uses if block >= n else [one.rows(slice(start, start + block)) for one in uses]
         if builds:
             # The gradient is built anyway, so everything else is read off it.
             here = [Direct(_sum([one.built(shape) for one in here]))]
         for name in wanted:
             parts[name].append(_read(here, name, references, projections, fold))
-    return {name: torch.cat(part) for name, part in parts.items()}
+    return {name: part[0] if len(part) == 1 else torch.cat(part) for name, part in parts.items()}
 
 
 def _prefers_full(uses: list[Factors], inner: bool) -> bool:
