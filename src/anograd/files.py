@@ -240,12 +240,17 @@ def _read_table(path: Path, parquet: list[Path]) -> Any:
             return polars.read_parquet(parquet, glob=False)
         return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
     except (polars.exceptions.PanicException, *BROKEN) as error:
-        if not parquet and "utf-8" in str(error).lower():
-            raise ValueError(
-                f"{str(path)!r} is no text in UTF-8; if it is in Latin-1: iconv -f latin1 -t utf-8 FILE > "
-                "utf8.csv"
-            ) from error
+        if not parquet:
+            _check_encoding(repr(str(path)), "FILE > utf8.csv", error)
         raise damaged(path, error) from error
+
+
+def _check_encoding(name: str, rest: str, error: BaseException) -> None:
+    """Raise ValueError where a CSV could not be read since it is not in UTF-8."""
+    if "utf-8" in str(error).lower():
+        raise ValueError(
+            f"{name} is no text in UTF-8; if it is in Latin-1: iconv -f latin1 -t utf-8 {rest}"
+        ) from error
 
 
 def _read_stream(stream: BinaryIO, name: str) -> Any:
@@ -256,6 +261,7 @@ def _read_stream(stream: BinaryIO, name: str) -> Any:
     try:
         return polars.read_csv(io.BytesIO(content), infer_schema_length=None)
     except (polars.exceptions.PanicException, *BROKEN) as error:
+        _check_encoding(name, "FILE | anograd ... -", error)
         raise ValueError(
             f"{name} could not be read as CSV: {_line(error)}; a line of names comes first"
         ) from error

@@ -230,3 +230,12 @@ def test_what_is_no_csv_on_stdin_is_one_line(place, table_model, name, said):
     command = [sys.executable, "-m", "anograd", "score", table_model, "-", "-o", "-"]
     done = subprocess.run(command, env=ENVIRONMENT, input=content, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", f"error: {said}\n")
+
+
+def test_text_in_another_encoding_on_stdin_is_named(tmp_path):
+    command = [sys.executable, "-m", "anograd", "fit", "-", "-o", tmp_path / "model"]
+    content = "x,city\n1,Köln\n".encode("latin-1")
+    done = subprocess.run(command, env=ENVIRONMENT, input=content, capture_output=True, check=False)
+    said = "stdin is no text in UTF-8; if it is in Latin-1: iconv -f latin1 -t utf-8 FILE | anograd ... -"
+    assert (done.returncode, done.stderr.decode()) == (1, f"error: {said}\n")
+    assert not (tmp_path / "model").exists()
