@@ -16,7 +16,7 @@ from anograd.gradients import layers
 from anograd.gradients.fallback import vmap_gradients
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-EVERYTHING = ("loss", "norm", "inner", "full", "sketch")
+EVERYTHING = ("loss", "norm", "inner", "weighted", "full", "sketch")
 SEEDS = st.integers(0, 2**31)
 
 
@@ -40,20 +40,28 @@ def agrees_with_vmap(module: nn.Module, x: Tensor, *, by: str = "rule", size: in
     inner = torch.stack(
         [oracle[name].flatten(1) @ reference[name].flatten() for name in target.layers], dim=1
     )
+    weight = {name: torch.rand_like(p) for name, p in target.parameters().items()}
+    weighted = torch.stack(
+        [oracle[name].flatten(1).square() @ weight[name].flatten() for name in target.layers], dim=1
+    )
     sketch = Sketch(size=size, seed=3)
     sketched = torch.cat([sketch_of(sketch, name, oracle[name]) for name in target.layers], dim=1)
 
-    found = per_sample(target, x, EVERYTHING, reference=reference, sketch=sketch)
+    found = per_sample(target, x, EVERYTHING, reference=reference, weight=weight, sketch=sketch)
     torch.testing.assert_close(found.full, full, **CLOSE)
+    torch.testing.assert_close(found.weighted, weighted, **CLOSE)
     torch.testing.assert_close(found.loss, squared(module.eval()(x), x).detach(), **CLOSE)
     # Without "full" the other reductions take their own ways, which never build the gradient.
-    for want in (("norm", "inner", "sketch"), ("inner", "sketch"), ("norm",)):
-        found = per_sample(target, x, want, reference=reference, sketch=sketch)
+    ways = (("norm", "inner", "sketch"), ("inner", "sketch"), ("norm",), ("inner", "weighted"), ("weighted",))
+    for want in ways:
+        found = per_sample(target, x, want, reference=reference, weight=weight, sketch=sketch)
         if "norm" in want:
             # The length comes from its square: 1e-9 holds for the square.
             torch.testing.assert_close(found.norm.square(), norm.square(), **CLOSE)
         if "inner" in want:
             torch.testing.assert_close(found.inner, inner, **CLOSE)
+        if "weighted" in want:
+            torch.testing.assert_close(found.weighted, weighted, **CLOSE)
         if "sketch" in want:
             torch.testing.assert_close(found.sketch, sketched, **CLOSE)
 

@@ -108,7 +108,7 @@ def test_no_amount_of_memory(given: str | int) -> None:
 
 def test_bad_calls_say_what_is_wanted() -> None:
     target = Target.adopt(mlp(), layers="*.weight")
-    with pytest.raises(ValueError, match=r"want=\('grad',\).*'loss', 'norm', 'inner', 'full', 'sketch'"):
+    with pytest.raises(ValueError, match=r"want=\('grad',\).*'loss', 'norm', 'inner', 'weighted', 'full'"):
         per_sample(target, X, ("grad",))
     with pytest.raises(ValueError, match="'inner' is wanted without a reference"):
         per_sample(target, X, ("inner",), reference=[])
@@ -120,6 +120,10 @@ def test_bad_calls_say_what_is_wanted() -> None:
         ValueError, match=r"'0\.weight' has shape \(4, 3\), but the parameter has shape \(3, 4\)"
     ):
         per_sample(target, X, ("inner",), reference={"0.weight": torch.zeros(4, 3), "2.weight": X})
+    with pytest.raises(ValueError, match="'weighted' is wanted without a weight: pass weight="):
+        per_sample(target, X, ("weighted",))
+    with pytest.raises(ValueError, match=r"the weight has nothing for parameter '2\.weight'"):
+        per_sample(target, X, ("weighted",), weight={"0.weight": torch.zeros(3, 4)})
     with pytest.raises(ValueError, match=r"no rows: x has shape \(0, 4\)"):
         per_sample(target, X[:0])
 

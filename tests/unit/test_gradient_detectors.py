@@ -139,3 +139,27 @@ def test_what_never_moves_spans_no_subspace(constant: float) -> None:
     same, *others = score(Features(torch.zeros(5), constant + torch.eye(5, 4).flip(0))).tolist()
     assert len({round(one, 6) for one in others}) == 1
     assert min(others) > same + 10
+
+
+@pytest.mark.parametrize("direction", [True, False])
+def test_the_statistic_without_gradients_is_that_of_built_ones(direction: bool) -> None:
+    """Squares and inner products, for which nothing is built, add up to what compared gradients give."""
+    detector = GradScoreTest(direction=direction, epochs=1, random_state=0).fit(TABLE)
+    rows = torch.from_numpy(TABLE).double() * 3
+    assert not detector.score_.cancels()
+    expanded, losses = detector._expanded(rows)
+    compared, expected = detector._compared(rows)
+    torch.testing.assert_close(expanded, compared, rtol=1e-12, atol=0)
+    torch.testing.assert_close(losses, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(detector._statistics(rows)[0], expanded, rtol=0, atol=0)
+
+
+def test_gradients_that_hardly_differ_are_compared_themselves() -> None:
+    """Of squares that are alike in all but their last digits the difference would be rounding."""
+    detector = GradScoreTest(epochs=1, random_state=0).fit(TABLE)
+    rows = torch.from_numpy(TABLE).double()
+    detector.score_.mean += 1e7 * detector.score_.precision.rsqrt()
+    assert detector.score_.cancels()
+    statistics, compared = detector._statistics(rows)[0], detector._compared(rows)[0]
+    torch.testing.assert_close(statistics, compared, rtol=0, atol=0)
+    assert (detector._expanded(rows)[0] - compared).abs().max() > 1e-4

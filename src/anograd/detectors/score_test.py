@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from anograd.constraint import COSINE_FLOOR
 from anograd.detectors import checks
 from anograd.detectors.gradient import PostHocDetector
 from anograd.detectors.network import DECODER
@@ -182,10 +183,35 @@ class GradScoreTest(PostHocDetector):
         return Parts(read, score, torch.arange(1 + len(layers)), (LOSS, *layers))
 
     def _statistics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return statistics with the diagonal of F, (n, l) float64, a column a parameter, and losses (n,).
+        """Return statistics with the diagonal of F, (n, l) float64, a column a parameter, and losses (n,)."""
+        rows = self._precise(rows)
+        if rows.dtype == torch.float64 and not cast(ScoreTest, self.score_).cancels():
+            return self._expanded(rows)
+        return self._compared(rows)
 
-        Gradients are compared block by block: those of all rows are never held at once.
-        """
+    def _expanded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Find them from squares and inner products, for which a linear layer's gradient is never built."""
+        score = cast(ScoreTest, self.score_)
+        parameters = self.target_.parameters()
+        sizes = [p.numel() for p in parameters.values()]
+
+        def named(entries: Tensor) -> dict[str, Tensor]:
+            pieces = zip(parameters.items(), torch.split(entries, sizes), strict=True)
+            return {name: piece.reshape(parameter.shape) for (name, parameter), piece in pieces}
+
+        found = self._sampler()(
+            self.target_, rows, ("loss", "norm", "inner", "weighted"), weight=named(score.precision),
+            reference=named(score.precision * score.mean), memory=self.memory,
+        )  # fmt: skip
+        assert found.loss is not None
+        assert found.norm is not None
+        assert found.inner is not None
+        assert found.weighted is not None
+        lengths = found.norm.clamp_min(COSINE_FLOOR) if self.direction else found.norm.new_ones(())
+        return score.expanded(found.weighted, found.inner, lengths, sizes), found.loss
+
+    def _compared(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Find them from built gradients, block by block: those of all rows are never held at once."""
         score = cast(ScoreTest, self.score_)
         sizes = [p.numel() for p in self.target_.parameters().values()]
         starts = dict(zip(self.target_.layers, accumulate(sizes, initial=0), strict=False))
@@ -194,9 +220,7 @@ class GradScoreTest(PostHocDetector):
             entries = slice(starts[name], starts[name] + gradients[0].numel())
             return score.part(gradients, entries, self.direction)
 
-        found = self._sampler()(
-            self.target_, self._precise(rows), ("loss", "fold"), fold=fold, memory=self.memory
-        )
+        found = self._sampler()(self.target_, rows, ("loss", "fold"), fold=fold, memory=self.memory)
         assert found.loss is not None
         assert found.fold is not None
         return found.fold.double(), found.loss

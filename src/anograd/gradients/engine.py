@@ -17,7 +17,7 @@ from anograd.gradients.sketch import Sketch
 from anograd.gradients.tape import Tape, record
 from anograd.target import Target
 
-QUANTITIES = ("loss", "norm", "inner", "full", "sketch", "fold", "kink")
+QUANTITIES = ("loss", "norm", "inner", "weighted", "full", "sketch", "fold", "kink")
 OF_FORWARD = ("loss", "kink")
 Fold = Callable[[str, Tensor], Tensor]
 Reference = Mapping[str, Tensor]
@@ -35,6 +35,8 @@ class PerSample:
         Length of each row's gradient, one column a chosen parameter.
     inner : torch.Tensor, (n, l), or (n, l, r) for a sequence of r references
         Inner product of each row's gradient with the reference.
+    weighted : torch.Tensor, (n, l)
+        Sum of each row's squared gradient entries, each times its weight.
     full : torch.Tensor, (n, g)
         The gradients, parameters flattened and joined in order.
     sketch : torch.Tensor, (n, k)
@@ -51,6 +53,7 @@ class PerSample:
     loss: Tensor | None
     norm: Tensor | None
     inner: Tensor | None
+    weighted: Tensor | None
     full: Tensor | None
     sketch: Tensor | None
     fold: Tensor | None
@@ -64,6 +67,7 @@ def per_sample(
     want: Collection[str] = ("loss", "norm"),
     *,
     reference: Reference | Sequence[Reference] | None = None,
+    weight: Reference | None = None,
     sketch: Sketch = Sketch(),
     fold: Fold | None = None,
     memory: str | int = "1GiB",
@@ -82,10 +86,13 @@ def per_sample(
     x : torch.Tensor, (n, ...)
         Rows first; on the network's device.
     want : collection of str, default ("loss", "norm")
-        Any of "loss", "norm", "inner", "full", "sketch", "fold", "kink".
+        Any of "loss", "norm", "inner", "weighted", "full", "sketch", "fold", "kink".
     reference : mapping of str to torch.Tensor, or a sequence of such, optional
         For "inner": a tensor of the parameter's shape for each chosen parameter's name. Several references
         cost one pass.
+    weight : mapping of str to torch.Tensor, optional
+        For "weighted": a tensor of the parameter's shape for each chosen parameter's name. With weights of 1
+        it gives the squared norm.
     sketch : Sketch, optional
         For "sketch": size a parameter, and seed.
     fold : callable, optional
@@ -106,8 +113,8 @@ def per_sample(
     Raises
     ------
     ValueError
-        For an unknown quantity, a missing or ill-shaped reference, no rows, or a loss that does not give one
-        number a row.
+        For an unknown quantity, a missing or ill-shaped reference or weight, no rows, or a loss that does
+        not give one number a row.
 
     Examples
     --------
@@ -123,19 +130,21 @@ def per_sample(
     wanted = _check_wanted(want)
     _check_autocast(autocast)
     references = _check_references(target, reference) if "inner" in wanted else []
+    weights = _check_weight(target, weight) if "weighted" in wanted else {}
     if "fold" in wanted and fold is None:
         raise ValueError(
             "'fold' is wanted without one: pass fold=, (name, gradients (b, *shape)) -> (b, columns)"
         )
     if autocast:
         references = [{name: _float32(one) for name, one in each.items()} for each in references]
+        weights = {name: _float32(one) for name, one in weights.items()}
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(
             f"per_sample got no rows: x has shape {tuple(x.shape)}, wanted (n, ...) with n of 1 or more"
         )
     planned = plan(target, x, autocast=autocast)
     chunks = [
-        _one_chunk(target, planned, rows, wanted, references, sketch, fold)
+        _one_chunk(target, planned, rows, wanted, references, weights, sketch, fold)
         for rows in torch.split(x, planned.chunk(memory))
     ]
     joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
@@ -171,21 +180,27 @@ def _check_references(
     given = [reference] if isinstance(reference, Mapping) else list(reference or ())
     if not given:
         raise ValueError("'inner' is wanted without a reference: pass reference={parameter name: tensor}")
-    return [_check_reference(target, one) for one in given]
+    return [_check_shapes(target, one, "reference") for one in given]
 
 
-def _check_reference(target: Target, reference: Reference) -> dict[str, Tensor]:
+def _check_weight(target: Target, weight: Reference | None) -> dict[str, Tensor]:
+    if weight is None:
+        raise ValueError("'weighted' is wanted without a weight: pass weight={parameter name: tensor}")
+    return _check_shapes(target, weight, "weight")
+
+
+def _check_shapes(target: Target, tensors: Reference, what: str) -> dict[str, Tensor]:
     checked = {}
     for name, parameter in target.parameters().items():
-        if name not in reference:
+        if name not in tensors:
             raise ValueError(
-                f"the reference has nothing for parameter '{name}'; it names "
-                f"{', '.join(reference) or 'nothing'}: give one tensor for each of target.layers"
+                f"the {what} has nothing for parameter '{name}'; it names "
+                f"{', '.join(tensors) or 'nothing'}: give one tensor for each of target.layers"
             )
-        given = reference[name]
+        given = tensors[name]
         if given.shape != parameter.shape:
             raise ValueError(
-                f"the reference for '{name}' has shape {tuple(given.shape)}, "
+                f"the {what} for '{name}' has shape {tuple(given.shape)}, "
                 f"but the parameter has shape {tuple(parameter.shape)}"
             )
         checked[name] = given.detach().to(device=parameter.device, dtype=parameter.dtype)
@@ -198,6 +213,7 @@ def _one_chunk(
     x: Tensor,
     wanted: tuple[str, ...],
     references: list[dict[str, Tensor]],
+    weights: dict[str, Tensor],
     sketch: Sketch,
     fold: Fold | None,
 ) -> dict[str, Tensor]:
@@ -213,6 +229,7 @@ def _one_chunk(
                 parameter.shape,
                 columns,
                 [one[name] for one in references],
+                weights.get(name),
                 projections,
                 own,
             )

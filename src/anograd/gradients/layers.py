@@ -53,6 +53,9 @@ class LinearColumns:
         )
         return (sides[0] * sides[1]).flatten(1).sum(1)
 
+    def squared(self) -> LinearColumns:
+        return LinearColumns(self.a.square())
+
     def width(self) -> int:
         return self.a.shape[2]
 
@@ -151,6 +154,9 @@ class ConvolutionColumns:
 
     def inner(self, left: Tensor, weight: Tensor) -> Tensor:
         return (self.forward(weight, left.shape[2]) * left).flatten(1).sum(1)
+
+    def squared(self) -> ConvolutionColumns:
+        return replace(self, a=self.a.square())
 
     def _keep(self, grid: Tensor) -> Tensor:
         for axis, length in enumerate(self.positions):

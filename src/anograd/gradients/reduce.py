@@ -21,6 +21,7 @@ def reduce(
     shape: torch.Size,
     wanted: Collection[str],
     references: Sequence[Tensor],
+    weight: Tensor | None,
     projections: tuple[Projection, Projection] | None,
     fold: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
@@ -33,9 +34,11 @@ def reduce(
     shape : torch.Size
         The parameter's.
     wanted : collection of str
-        Any of "norm", "inner", "full", "sketch", "fold".
+        Any of "norm", "inner", "weighted", "full", "sketch", "fold".
     references : sequence of torch.Tensor
         For "inner".
+    weight : torch.Tensor or None
+        For "weighted".
     projections : pair or None
         For "sketch".
     fold : callable, optional
@@ -44,7 +47,8 @@ def reduce(
     n = len(uses[0])
     floats = sum(one.floats_a_row() for one in uses)
     builds = not {"full", "fold"}.isdisjoint(wanted) or (
-        "norm" in wanted and _prefers_full(uses, "inner" in wanted)
+        not {"norm", "weighted"}.isdisjoint(wanted)
+        and _prefers_full(uses, "inner" in wanted, "weighted" in wanted)
     )
     if len(uses) > 1:
         floats += shape.numel() if builds else floats_of_pairs(uses)
@@ -56,18 +60,21 @@ def reduce(
             # The gradient is built anyway, so everything else is read off it.
             here = [Direct(_sum([one.built(shape) for one in here]))]
         for name in wanted:
-            parts[name].append(_read(here, name, references, projections, fold))
+            parts[name].append(_read(here, name, references, weight, projections, fold))
     return {name: part[0] if len(part) == 1 else torch.cat(part) for name, part in parts.items()}
 
 
-def _prefers_full(uses: list[Factors], inner: bool) -> bool:
-    return uses[0].prefers_full(inner) if len(uses) == 1 else not prefers_pairs(uses)
+def _prefers_full(uses: list[Factors], inner: bool, weighted: bool) -> bool:
+    if len(uses) == 1:
+        return uses[0].prefers_full(inner, weighted)
+    return weighted or not prefers_pairs(uses)
 
 
 def _read(
     uses: list[Factors],
     name: str,
     references: Sequence[Tensor],
+    weight: Tensor | None,
     projections: tuple[Projection, Projection] | None,
     fold: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
@@ -79,6 +86,9 @@ def _read(
     if name == "inner":
         products = [_sum([one.inner(reference) for one in uses]) for reference in references]
         return torch.stack(products, dim=1).unsqueeze(1)
+    if name == "weighted":
+        assert weight is not None
+        return uses[0].weighted(weight).unsqueeze(1)
     if name == "fold":
         assert fold is not None
         return fold(cast(Direct, uses[0]).gradient.contiguous())  # which may be viewed as it likes

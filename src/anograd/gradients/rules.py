@@ -1,6 +1,6 @@
 """How a layer's per-sample gradient factors, and what can be read off the factors.
 
-A rule says once which factors a parameter's gradient has. The four reductions are written once for
+A rule says once which factors a parameter's gradient has. The reductions are written once for
 each of the three shapes a gradient can have (`Outer`, `Lookup`, `Direct`), not once a layer. Only `full`
 ever builds a gradient. Letters: n rows, k groups, r matrix rows, c matrix columns, t positions, p and q
 sketch sides.
@@ -35,11 +35,14 @@ class Factors(Protocol):
     def inner(self, reference: Tensor) -> Tensor:
         """Return the inner products with a tensor of the parameter's shape, (n,)."""
 
+    def weighted(self, weight: Tensor) -> Tensor:
+        """Return the sums of squared entries times a weight of the parameter's shape, (n,)."""
+
     def sketch(self, p: Projection, q: Projection) -> Tensor:
         """Return the flattened P G Q', (n, p * q)."""
 
-    def prefers_full(self, inner: bool = False) -> bool:
-        """Tell whether building the gradient is the cheapest way to its length, or to that and `inner`."""
+    def prefers_full(self, inner: bool = False, weighted: bool = False) -> bool:
+        """Tell whether building the gradient is the cheapest way to its length, or to that and these."""
 
     def floats_a_row(self) -> int:
         """Return the most floats that a reduction other than `full` holds for a row."""
@@ -71,6 +74,9 @@ class Columns(Protocol):
 
     def inner(self, left: Tensor, weight: Tensor) -> Tensor:
         """Return the inner products of the sum of left_t right_t' with a weight, (n,)."""
+
+    def squared(self) -> Columns:
+        """Return the columns of squared entries."""
 
     def width(self) -> int:
         """Return c."""
@@ -104,9 +110,11 @@ class Outer:
     def built(self, shape: torch.Size) -> Tensor:
         return self.right.outer(self.left).reshape(-1, *shape)
 
-    def prefers_full(self, inner: bool = False) -> bool:
+    def prefers_full(self, inner: bool = False, weighted: bool = False) -> bool:
         _, _, r, t = self.left.shape
         c = self.right.width()
+        if weighted and t > 1:  # the square of a sum is no sum of squares
+            return True
         # Multiplications a row: t * t * (r + c) for the two Gram matrices, t * r * c for the gradient.
         if t * (r + c) > r * c:
             return True
@@ -132,6 +140,11 @@ class Outer:
 
     def inner(self, reference: Tensor) -> Tensor:
         return self.right.inner(self.left, reference)
+
+    def weighted(self, weight: Tensor) -> Tensor:
+        if self.left.shape[3] > 1:
+            return Direct(self.right.outer(self.left)).weighted(weight)
+        return self.right.squared().inner(self.left.square(), weight)
 
     def sketch(self, p: Projection, q: Projection) -> Tensor:
         k, r = self.left.shape[1:3]
@@ -177,8 +190,8 @@ class Lookup:
     def built(self, shape: torch.Size) -> Tensor:
         return self.full().reshape(-1, *shape)
 
-    def prefers_full(self, inner: bool = False) -> bool:
-        return False
+    def prefers_full(self, inner: bool = False, weighted: bool = False) -> bool:
+        return weighted
 
     def floats_a_row(self) -> int:
         _, t, c = self.d.shape
@@ -190,6 +203,9 @@ class Lookup:
 
     def inner(self, reference: Tensor) -> Tensor:
         return (reference[self.index] * self.d).flatten(1).sum(1)
+
+    def weighted(self, weight: Tensor) -> Tensor:
+        return Direct(self.built(weight.shape)).weighted(weight)
 
     def sketch(self, p: Projection, q: Projection) -> Tensor:
         right = self.d if q is None else self.d @ q.T
@@ -217,7 +233,7 @@ class Direct:
     def built(self, shape: torch.Size) -> Tensor:
         return self.gradient.reshape(-1, *shape)
 
-    def prefers_full(self, inner: bool = False) -> bool:
+    def prefers_full(self, inner: bool = False, weighted: bool = False) -> bool:
         return True
 
     def floats_a_row(self) -> int:
@@ -229,6 +245,9 @@ class Direct:
     def inner(self, reference: Tensor) -> Tensor:
         axes = self._axes()
         return self.gradient.permute(0, *axes).flatten(1) @ reference.permute([i - 1 for i in axes]).flatten()
+
+    def weighted(self, weight: Tensor) -> Tensor:
+        return Direct(self.gradient.square()).inner(weight)
 
     def sketch(self, p: Projection, q: Projection) -> Tensor:
         n, r = self.gradient.shape[:2]

@@ -25,6 +25,7 @@ def steady(
     want: Collection[str] = ("loss", "norm"),
     *,
     reference: Reference | Sequence[Reference] | None = None,
+    weight: Reference | None = None,
     sketch: Sketch | None = None,
     fold: Fold | None = None,
     memory: str | int = "1GiB",
@@ -41,6 +42,7 @@ def steady(
     x : torch.Tensor, (n, ...)
     want : collection of str
     reference : mapping of str to torch.Tensor, or a sequence of such, optional
+    weight : mapping of str to torch.Tensor, optional
     sketch : Sketch, optional
     fold : callable, optional
     memory : str or int, default "1GiB"
@@ -50,7 +52,7 @@ def steady(
     """
     if set(want) == {"loss"}:  # which has no jumps
         return per_sample(target, x, want, memory=memory)
-    how: dict[str, Any] = {"reference": reference, "fold": fold, "memory": memory}
+    how: dict[str, Any] = {"reference": reference, "weight": weight, "fold": fold, "memory": memory}
     if sketch is not None:
         how["sketch"] = sketch
     found = per_sample(target, x, {*want, "kink"}, **how)

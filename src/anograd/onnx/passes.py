@@ -71,8 +71,8 @@ def one_pass(
                 columns[-1] = columns[-1] / _length(gradient).clamp_min(COSINE_FLOOR)
     joined = {name: torch.cat(columns, dim=1) for name, columns in found.items()}
     return PerSample(
-        loss=tape.loss.detach(), norm=joined.get("norm"), inner=joined.get("inner"), full=joined.get("full"),
-        sketch=joined.get("sketch"), fold=None, kink=None, layers=target.layers,
+        loss=tape.loss.detach(), norm=joined.get("norm"), inner=joined.get("inner"), weighted=None,
+        full=joined.get("full"), sketch=joined.get("sketch"), fold=None, kink=None, layers=target.layers,
     )  # fmt: skip
 
 

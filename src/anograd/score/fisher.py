@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from anograd.features import Features, Samples
 from anograd.spectrum import spectrum
 
 TINY = 1e-30
+CANCELLED = 1e6  # of what is subtracted, beside 1: of the 16 digits of double precision 10 are left
 ROUNDING = 1e-12  # of a mean squared gradient: what normal rows vary by less, they vary by rounding
 
 
@@ -138,6 +141,27 @@ class ScoreTest(nn.Module):
         apart = (g * root).addcmul_(length, centre, value=-1)
         distance: Tensor = torch.linalg.vector_norm(apart, dim=1, keepdim=True) / length
         return distance.square() / len(self.mean)
+
+    def cancels(self) -> bool:
+        """Tell whether normal gradients differ so little that `expanded` would lose the digits that count."""
+        return bool((self.mean.square() * self.precision).amax() > CANCELLED)
+
+    def expanded(self, weighted: Tensor, inner: Tensor, lengths: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return each parameter's part of the statistic with the diagonal, (n, l), no gradient being built.
+
+        Parameters
+        ----------
+        weighted, inner : torch.Tensor, (n, l)
+            Squared entries times `precision`, summed; inner products with `precision` times `mean`.
+        lengths : torch.Tensor, (n, l) or ()
+            What each parameter's gradient is divided by.
+        sizes : sequence of int
+            Entries a parameter.
+        """
+        parts = torch.split(self.mean.square() * self.precision, list(sizes))
+        fixed = torch.stack([part.sum() for part in parts])
+        distance = weighted / lengths.square() - 2 * inner / lengths + fixed
+        return distance.clamp_min(0) / len(self.mean)
 
     def _oddity(self, loss: Tensor) -> Tensor:
         return (loss.double() - self.typical).abs() if self.typicality else loss.double()
