@@ -19,6 +19,7 @@ from anograd import (
     Target,
 )
 from anograd.features import Features, Samples
+from anograd.gradients import per_sample
 from anograd.score import Subspace
 
 RNG = np.random.default_rng(0)
@@ -146,8 +147,8 @@ def test_the_statistic_without_gradients_is_that_of_built_ones(direction: bool) 
     """Squares and inner products, for which nothing is built, add up to what compared gradients give."""
     detector = GradScoreTest(direction=direction, epochs=1, random_state=0).fit(TABLE)
     rows = torch.from_numpy(TABLE).double() * 3
-    assert not detector.score_.cancels()
-    expanded, losses = detector._expanded(rows)
+    assert detector._expands()
+    expanded, losses = detector._expanding(per_sample)(rows)
     compared, expected = detector._compared(rows)
     torch.testing.assert_close(expanded, compared, rtol=1e-12, atol=0)
     torch.testing.assert_close(losses, expected, rtol=1e-12, atol=0)
@@ -159,7 +160,7 @@ def test_gradients_that_hardly_differ_are_compared_themselves() -> None:
     detector = GradScoreTest(epochs=1, random_state=0).fit(TABLE)
     rows = torch.from_numpy(TABLE).double()
     detector.score_.mean += 1e7 * detector.score_.precision.rsqrt()
-    assert detector.score_.cancels()
+    assert not detector._expands()
     statistics, compared = detector._statistics(rows)[0], detector._compared(rows)[0]
     torch.testing.assert_close(statistics, compared, rtol=0, atol=0)
-    assert (detector._expanded(rows)[0] - compared).abs().max() > 1e-4
+    assert (detector._expanding(per_sample)(rows)[0] - compared).abs().max() > 1e-4

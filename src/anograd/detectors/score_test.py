@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, ClassVar, Self, cast
 
@@ -16,6 +16,7 @@ from anograd.detectors.network import DECODER
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.rows import Missing
+from anograd.features import Sampler
 from anograd.score import ScoreTest
 from anograd.target import Target
 from anograd.train import Observer
@@ -185,30 +186,38 @@ class GradScoreTest(PostHocDetector):
     def _statistics(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return statistics with the diagonal of F, (n, l) float64, a column a parameter, and losses (n,)."""
         rows = self._precise(rows)
-        if rows.dtype == torch.float64 and not cast(ScoreTest, self.score_).cancels():
-            return self._expanded(rows)
-        return self._compared(rows)
+        return self._expanding(self._sampler())(rows) if self._expands() else self._compared(rows)
 
-    def _expanded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Find them from squares and inner products, for which a linear layer's gradient is never built."""
+    def _expands(self) -> bool:
+        """Tell whether squares and inner products say enough: no linear layer's gradient is built then."""
+        return self.dtype_ == torch.float64 and not cast(ScoreTest, self.score_).cancels()
+
+    def _expanding(self, sample: Sampler) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return the function from rows to their statistics and losses that finds them from these."""
         score = cast(ScoreTest, self.score_)
-        parameters = self.target_.parameters()
-        sizes = [p.numel() for p in parameters.values()]
+        shapes = {name: parameter.shape for name, parameter in self.target_.parameters().items()}
 
         def named(entries: Tensor) -> dict[str, Tensor]:
-            pieces = zip(parameters.items(), torch.split(entries, sizes), strict=True)
-            return {name: piece.reshape(parameter.shape) for (name, parameter), piece in pieces}
+            pieces = torch.split(entries, [shape.numel() for shape in shapes.values()])
+            return {name: one.reshape(shapes[name]) for name, one in zip(shapes, pieces, strict=True)}
 
-        found = self._sampler()(
-            self.target_, rows, ("loss", "norm", "inner", "weighted"), weight=named(score.precision),
-            reference=named(score.precision * score.mean), memory=self.memory,
-        )  # fmt: skip
-        assert found.loss is not None
-        assert found.norm is not None
-        assert found.inner is not None
-        assert found.weighted is not None
-        lengths = found.norm.clamp_min(COSINE_FLOOR) if self.direction else found.norm.new_ones(())
-        return score.expanded(found.weighted, found.inner, lengths, sizes), found.loss
+        weight, pull = named(score.precision), named(score.precision * score.mean)
+        squares = named(score.precision * score.mean.square())
+        fixed = torch.stack([one.sum() for one in squares.values()])
+
+        def statistics(rows: Tensor) -> tuple[Tensor, Tensor]:
+            found = sample(
+                self.target_, rows, ("loss", "norm", "inner", "weighted"), weight=weight, reference=pull,
+                memory=self.memory,
+            )  # fmt: skip
+            assert found.loss is not None
+            assert found.norm is not None
+            assert found.inner is not None
+            assert found.weighted is not None
+            lengths = found.norm.clamp_min(COSINE_FLOOR) if self.direction else fixed.new_ones(())
+            return score.expanded(found.weighted, found.inner, lengths, fixed), found.loss
+
+        return statistics
 
     def _compared(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Find them from built gradients, block by block: those of all rows are never held at once."""

@@ -29,6 +29,7 @@ def one_pass(
     want: Collection[str],
     *,
     reference: Mapping[str, Tensor] | None = None,
+    weight: Mapping[str, Tensor] | None = None,
     sketch: Sketch | None = None,
     unit: bool = False,
 ) -> PerSample:
@@ -41,9 +42,11 @@ def one_pass(
         How each parameter is served, all of them by rules: from `check_rules`.
     x : torch.Tensor, (n, ...)
     want : collection of str
-        "loss", and any of "norm", "inner", "sketch", "full".
+        "loss", and any of "norm", "inner", "weighted", "sketch", "full".
     reference : mapping of str to torch.Tensor, optional
         For "inner".
+    weight : mapping of str to torch.Tensor, optional
+        For "weighted".
     sketch : Sketch, optional
         For "sketch".
     unit : bool, default False
@@ -66,13 +69,14 @@ def one_pass(
             factors = [Direct(x.new_zeros(1).to(parameter).expand(len(x), *parameter.shape))]
         gradient = _one(factors, parameter.shape, found)
         for kind, columns in found.items():
-            columns.append(_read(gradient, kind, served.name, parameter, reference, sketch))
+            columns.append(_read(gradient, kind, served.name, parameter, reference, weight, sketch))
             if unit and kind in ("sketch", "full"):
                 columns[-1] = columns[-1] / _length(gradient).clamp_min(COSINE_FLOOR)
     joined = {name: torch.cat(columns, dim=1) for name, columns in found.items()}
     return PerSample(
-        loss=tape.loss.detach(), norm=joined.get("norm"), inner=joined.get("inner"), weighted=None,
-        full=joined.get("full"), sketch=joined.get("sketch"), fold=None, kink=None, layers=target.layers,
+        loss=tape.loss.detach(), norm=joined.get("norm"), inner=joined.get("inner"),
+        weighted=joined.get("weighted"), full=joined.get("full"), sketch=joined.get("sketch"), fold=None,
+        kink=None, layers=target.layers,
     )  # fmt: skip
 
 
@@ -82,6 +86,7 @@ def _read(
     name: str,
     parameter: Tensor,
     reference: Mapping[str, Tensor] | None,
+    weight: Mapping[str, Tensor] | None,
     sketch: Sketch | None,
 ) -> Tensor:
     if kind == "norm":
@@ -91,6 +96,9 @@ def _read(
     if kind == "inner":
         assert reference is not None
         return gradient.inner(reference[name]).unsqueeze(1)
+    if kind == "weighted":
+        assert weight is not None
+        return gradient.weighted(weight[name]).unsqueeze(1)
     assert sketch is not None
     return gradient.sketch(*sketch.projections(name, parameter))
 
@@ -102,7 +110,9 @@ def _length(gradient: Factors) -> Tensor:
 def _one(factors: list[Factors], shape: torch.Size, want: Collection[str]) -> Factors:
     """Return the factors of a parameter's gradient, built where that is cheaper or several add up."""
     first, *others = map(_gathered, factors)
-    if not others and "full" not in want and not ("norm" in want and first.prefers_full("inner" in want)):
+    lengths = not {"norm", "weighted"}.isdisjoint(want)
+    builds = "full" in want or (lengths and first.prefers_full("inner" in want, "weighted" in want))
+    if not others and not builds:
         return first
     total = first.built(shape)
     for other in others:

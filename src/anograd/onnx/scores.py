@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from anograd.detectors import R2AD2, Detector, GradCon, GradNorm
+from anograd.detectors import R2AD2, Detector, GradCon, GradNorm, GradScoreTest
 from anograd.detectors.gradient import PostHocDetector
 from anograd.detectors.network import NetworkDetector
 from anograd.features import Features
-from anograd.gradients import doubled
-from anograd.gradients.planning import plan
+from anograd.gradients import PerSample, doubled
+from anograd.gradients.planning import Plan, plan
 from anograd.onnx.passes import check_rules, one_pass
 from anograd.represent import cosine
-from anograd.score import gradcon_score
+from anograd.score import ScoreTest, gradcon_score
 from anograd.target import Target
 
 Score = Callable[[Tensor], Tensor]
@@ -104,6 +104,8 @@ def _post_hoc(detector: PostHocDetector, rows: Tensor) -> Score:
     if isinstance(detector, GradNorm):  # whose gradient is a product of what the forward pass shows
         return lambda x: detector.score_(detector._read(x))
     planned = check_rules(plan(target, _as(rows, real)))
+    if isinstance(detector, GradScoreTest) and kind == "full" and detector._expands():
+        return _score_test(detector, planned)
 
     def read(x: Tensor) -> Features:
         if kind == "cosine":
@@ -122,5 +124,20 @@ def _post_hoc(detector: PostHocDetector, rows: Tensor) -> Score:
     def score(x: Tensor) -> Tensor:
         scores: Tensor = detector.score_(read(_as(x, real)))
         return scores
+
+    return score
+
+
+def _score_test(detector: GradScoreTest, planned: Plan) -> Score:
+    """Return the score test with the diagonal that builds no gradient of a linear layer."""
+
+    def sample(target: Target, x: Tensor, want: Collection[str], memory: Any, **named: Any) -> PerSample:
+        return one_pass(target, planned, x, want, **named)
+
+    statistics = detector._expanding(sample)
+
+    def score(x: Tensor) -> Tensor:
+        by_layer, loss = statistics(detector._precise(x))
+        return cast(ScoreTest, detector.score_).join(by_layer.sum(1), loss)
 
     return score

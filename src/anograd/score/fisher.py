@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -146,7 +144,7 @@ class ScoreTest(nn.Module):
         """Tell whether normal gradients differ so little that `expanded` would lose the digits that count."""
         return bool((self.mean.square() * self.precision).amax() > CANCELLED)
 
-    def expanded(self, weighted: Tensor, inner: Tensor, lengths: Tensor, sizes: Sequence[int]) -> Tensor:
+    def expanded(self, weighted: Tensor, inner: Tensor, lengths: Tensor, fixed: Tensor) -> Tensor:
         """Return each parameter's part of the statistic with the diagonal, (n, l), no gradient being built.
 
         Parameters
@@ -155,11 +153,9 @@ class ScoreTest(nn.Module):
             Squared entries times `precision`, summed; inner products with `precision` times `mean`.
         lengths : torch.Tensor, (n, l) or ()
             What each parameter's gradient is divided by.
-        sizes : sequence of int
-            Entries a parameter.
+        fixed : torch.Tensor, (l,)
+            Squared entries of `mean` times `precision`, summed.
         """
-        parts = torch.split(self.mean.square() * self.precision, list(sizes))
-        fixed = torch.stack([part.sum() for part in parts])
         distance = weighted / lengths.square() - 2 * inner / lengths + fixed
         return distance.clamp_min(0) / len(self.mean)
 
