@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from anograd.losses import check_rows
-from anograd.target import Target, evaluating
+from anograd.target import Target, forward_pass
 
 
 def activations(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -35,7 +36,7 @@ def activations(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     >>> {name: tuple(value.shape) for name, value in inputs.items()}
     {'0.weight': (5, 2), '2.weight': (5, 3)}
     """
-    with evaluating(target.module), torch.no_grad():
+    with forward_pass(target), torch.no_grad():
         output, calls = _run(target, x)
         # Some other axis may be as long as this batch, but not as long as a batch of one and one of two.
         passes = [(n, _run(target, torch.cat([x[:1]] * n))[1]) for n in (1, 2)] + [(len(x), calls)]
@@ -65,7 +66,8 @@ def _run(target: Target, x: Tensor) -> tuple[Any, list[tuple[str, Tensor]]]:
 
     hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in _layers(target)]
     try:
-        return target.module(x), calls
+        buffers = {name: buffer.clone() for name, buffer in target.module.named_buffers()}
+        return functional_call(target.module, buffers, (x.clone(),)), calls
     finally:
         for hook in hooks:
             hook.remove()

@@ -195,7 +195,7 @@ def digest(described: Any, tensors: Iterable[Tensor]) -> str:
     """Return the fingerprint of settings, which are plain data, and of the contents of tensors."""
     found = hashlib.sha256(json.dumps(described, default=str).encode())
     for tensor in tensors:
-        found.update(tensor.cpu().contiguous().numpy().tobytes())
+        found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

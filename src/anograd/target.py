@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 
 from anograd.losses import Loss, resolve
+
+# Hooks and stand-ins sit on the module for the length of a forward pass: one thread at a time.
+_FORWARD = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,3 +109,41 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in were_training:
             part.training = True
+
+
+@contextmanager
+def forward_pass(target: Target) -> Iterator[None]:
+    """Let one thread at a time run the network in evaluation mode, through the ordinary kernels.
+
+    The fused ones of `nn.TransformerEncoder` set padded positions to zero, and are taken only where no
+    gradient is asked for: a row's loss would depend on which parameters were chosen.
+    """
+    with _FORWARD, evaluating(target.module):
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Compute as if the caller had set no ``inference_mode``, ``no_grad``, ``autocast`` or default dtype.
+
+    Under the first two there would be no gradients, under the third others, under the last networks of
+    another precision than their rows.
+    """
+    before = torch.get_default_dtype()
+    with (
+        torch.inference_mode(False), torch.enable_grad(),
+        torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False),
+    ):  # fmt: skip
+        if before is torch.float32:
+            yield
+            return
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from anograd.spill import Some, in_turn
 from anograd.target import Target
 
 Observer = Callable[[str, Mapping[str, Any]], None]
+# The generators belong to the whole process: one thread at a time draws from them.
+_DRAWING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Trained:
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Draw from seeded global generators inside, and leave them untouched outside: the CPU's and a GPU's."""
     gpus = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(gpus):
+    with _DRAWING, torch.random.fork_rng(gpus):
         torch.default_generator.manual_seed(seed)
         for one in gpus:
             with torch.cuda.device(one):

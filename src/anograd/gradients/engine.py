@@ -15,10 +15,11 @@ from anograd.gradients.reduce import reduce
 from anograd.gradients.rules import Direct, Factors, find_rule
 from anograd.gradients.sketch import Sketch
 from anograd.gradients.tape import Tape, record
-from anograd.target import Target
+from anograd.target import Target, undisturbed
 
 QUANTITIES = ("loss", "norm", "inner", "weighted", "full", "sketch", "fold", "kink")
 OF_FORWARD = ("loss", "kink")
+HALF = (torch.float16, torch.bfloat16)
 Fold = Callable[[str, Tensor], Tensor]
 Reference = Mapping[str, Tensor]
 
@@ -135,18 +136,16 @@ def per_sample(
         raise ValueError(
             "'fold' is wanted without one: pass fold=, (name, gradients (b, *shape)) -> (b, columns)"
         )
-    if autocast:
-        references = [{name: _float32(one) for name, one in each.items()} for each in references]
-        weights = {name: _float32(one) for name, one in weights.items()}
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(
             f"per_sample got no rows: x has shape {tuple(x.shape)}, wanted (n, ...) with n of 1 or more"
         )
     planned = plan(target, x, autocast=autocast)
-    chunks = [
-        _one_chunk(target, planned, rows, wanted, references, weights, sketch, fold)
-        for rows in torch.split(x, planned.chunk(memory))
-    ]
+    with undisturbed():
+        chunks = [
+            _one_chunk(target, planned, rows, wanted, references, weights, sketch, fold)
+            for rows in torch.split(x, planned.chunk(memory))
+        ]
     joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
     if isinstance(reference, Mapping) and "inner" in joined:
         joined["inner"] = joined["inner"].squeeze(2)
@@ -170,8 +169,8 @@ def _check_autocast(autocast: torch.dtype | None) -> None:
 
 
 def _float32(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32 where it holds floats; indices stay what they are."""
-    return tensor.float() if tensor.is_floating_point() else tensor
+    """Return a tensor in half precision in float32, in which squares do not overflow; others as they are."""
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def _check_references(
@@ -203,8 +202,14 @@ def _check_shapes(target: Target, tensors: Reference, what: str) -> dict[str, Te
                 f"the {what} for '{name}' has shape {tuple(given.shape)}, "
                 f"but the parameter has shape {tuple(parameter.shape)}"
             )
-        checked[name] = given.detach().to(device=parameter.device, dtype=parameter.dtype)
+        like = _float32(parameter)
+        checked[name] = given.detach().to(device=like.device, dtype=like.dtype).reshape(_axes(parameter))
     return checked
+
+
+def _axes(parameter: Tensor) -> torch.Size:
+    """Return the shape that a parameter's gradient is read in: a single number's is a vector of one."""
+    return parameter.shape or torch.Size([1])
 
 
 def _one_chunk(
@@ -221,12 +226,11 @@ def _one_chunk(
     tape, factors = _factors(target, planned, x, anything=bool(columns), kinks="kink" in wanted)
     if columns:
         for name, parameter in target.parameters().items():
-            like = _float32(parameter) if planned.autocast else parameter
-            projections = sketch.projections(name, like) if "sketch" in wanted else None
+            projections = sketch.projections(name, _float32(parameter)) if "sketch" in wanted else None
             own = None if fold is None else partial(fold, name)
             reduced = reduce(
                 factors.pop(name),
-                parameter.shape,
+                _axes(parameter),
                 columns,
                 [one[name] for one in references],
                 weights.get(name),
@@ -264,19 +268,18 @@ def _factors(
                 f"layer '{call.layer}' sees {len(call.a)} rows in a batch of {len(x)}: "
                 f"the first axis must be the rows throughout the network"
             )
-        a = call.a
-        if planned.autocast:
-            a, d = _float32(a), _float32(d)
+        a, d = _float32(call.a), _float32(d)
         for name, own in held_by.get((call.layer, call.part), ()):
             found = find_rule(layer, own)
             assert found is not None  # the plan says so
             factors[name].append(found(layer, a, d))
     if anything:
         for name, gradient in _fallen_back(target, planned, x):
-            factors[name].append(Direct(gradient))
+            factors[name].append(Direct(_float32(gradient).reshape(len(x), *_axes(gradient[0]))))
         for name, parameter in target.parameters().items():
             if not factors[name]:  # never called, so nothing depends on it
-                factors[name].append(Direct(parameter.detach().new_zeros(1).expand(len(x), *parameter.shape)))
+                zero = _float32(parameter.detach().new_zeros(1))
+                factors[name].append(Direct(zero.expand(len(x), *_axes(parameter))))
     return tape, factors
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, stack_module_state, vmap
 
-from anograd.gradients.tape import forward_pass, losses, record
-from anograd.target import Target
+from anograd.gradients.tape import losses, record, usable
+from anograd.target import Target, forward_pass
 
 
 def vmap_gradients(
@@ -26,7 +26,7 @@ def vmap_gradients(
     RuntimeError
         Where a layer does not support ``vmap``, as GRU and plain RNN in PyTorch 2.13.
     """
-    every = {name: p.detach() for name, p in target.module.named_parameters()}
+    x, every = usable(x), {name: usable(p.detach()) for name, p in target.module.named_parameters()}
     chosen = {name: every.pop(name) for name in names}
 
     with forward_pass(target), warnings.catch_warnings():

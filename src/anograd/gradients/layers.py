@@ -244,7 +244,10 @@ def channel_bias(layer: nn.Module, a: Tensor, d: Tensor) -> Factors:
 def batch_norm_weight(layer: nn.Module, a: Tensor, d: Tensor) -> Factors:
     """G = sum over positions of d_t times the input as the frozen statistics normalise it."""
     layer = cast(nn.BatchNorm2d, layer)
-    normalised = F.batch_norm(a, layer.running_mean, layer.running_var, eps=layer.eps)
+    mean, variance = layer.running_mean, layer.running_var
+    assert mean is not None  # in evaluation mode without them, rows would influence each other: refused
+    assert variance is not None
+    normalised = F.batch_norm(a, mean.to(a.dtype), variance.to(a.dtype), eps=layer.eps)
     return channel_bias(layer, a, d * normalised)
 
 

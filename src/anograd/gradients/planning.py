@@ -18,7 +18,7 @@ from anograd.gradients.expanded import part_of, why_refused
 from anograd.gradients.fallback import vmap_gradients
 from anograd.gradients.rules import find_rule
 from anograd.gradients.tape import Tape, count_uses, record
-from anograd.target import Target
+from anograd.target import Target, undisturbed
 
 RULE, VMAP, ROWS = "rule", "vmap", "row by row"
 LOOKED_AT = 64  # rows among which the probe looks for two that differ
@@ -137,7 +137,8 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
     key = (x.shape[1:], x.dtype, x.device, _placement(target), autocast, len(x) > 1)
     known = _PLANS.setdefault(target, {})
     if key not in known:
-        known[key] = _probe(target, _pair(x), autocast)
+        with undisturbed():
+            known[key] = _probe(target, _pair(x), autocast)
     return known[key]
 
 
@@ -217,6 +218,8 @@ def _checked(one: Served, single: Tape, tape: Tape, gradients: list[Tensor], use
         for call, d in zip(tape.calls, gradients, strict=True)
         if (call.layer, call.part) in one.products
     ]
+    if any(call.changed() for call, _ in calls):
+        return replace(one, by=VMAP, why="its input is changed in place afterwards")
     if uses[one.name] != len(calls):
         return replace(one, by=VMAP, why="also used outside its layer")
     lengths = {side.shape[0] for call, d in calls for side in (call.a, d)}

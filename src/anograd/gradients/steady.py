@@ -12,8 +12,7 @@ from torch import Tensor
 
 from anograd.gradients.engine import Fold, PerSample, Reference, per_sample
 from anograd.gradients.sketch import Sketch
-from anograd.gradients.tape import forward_pass
-from anograd.target import Target
+from anograd.target import Target, forward_pass
 
 # Of a ReLU's largest input: seven times what was seen to be rounded to the other side, in 30,000 images.
 NEAR = 3e-7

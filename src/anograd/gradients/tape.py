@@ -8,10 +8,9 @@ never written.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +22,7 @@ from torch.func import functional_call
 from anograd.gradients.expanded import expandable, expanding
 from anograd.gradients.kinks import nearest, watching
 from anograd.losses import check_rows
-from anograd.target import Target, evaluating
-
-# Hooks and stand-ins sit on the module for the length of a forward pass: one thread at a time.
-_FORWARD = threading.RLock()
+from anograd.target import Target, forward_pass
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,11 @@ class Call:
     output: GradientEdge
     shape: torch.Size
     dtype: torch.dtype
+    version: int  # of `a` when it was noted
+
+    def changed(self) -> bool:
+        """Tell whether the input was written over since, in place: it is not what the layer saw."""
+        return self.a._version != self.version
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,10 @@ def record(
     kinks : bool, default False
         Whether to note how near each row comes to a kink.
     """
+    x = usable(x)
     stand_ins = {
-        name: p.detach().requires_grad_(name in parameters) for name, p in target.module.named_parameters()
+        name: usable(p.detach()).requires_grad_(name in parameters)
+        for name, p in target.module.named_parameters()
     }
     wanted = set(layers)
     calls: list[Call] = []
@@ -98,7 +101,8 @@ def record(
         if name in wanted and output.requires_grad and torch.is_grad_enabled():
             # The edge, not the tensor: an in-place activation after the layer would rebind the tensor.
             edge = get_gradient_edge(output)
-            calls.append(Call(name, part, a.detach(), edge, output.shape, output.dtype))
+            seen = a.detach()
+            calls.append(Call(name, part, seen, edge, output.shape, output.dtype, seen._version))
 
     def hook_of(name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
@@ -112,7 +116,7 @@ def record(
         watched as near,
     ):  # fmt: skip
         hooks = [
-            layer.register_forward_hook(hook_of(name), with_kwargs=True)
+            layer.register_forward_hook(hook_of(name), prepend=True, with_kwargs=True)
             for name in layers
             if not expandable(layer := target.module.get_submodule(name))
         ]
@@ -126,20 +130,9 @@ def record(
     return Tape(loss, tuple(calls), {name: stand_ins[name] for name in parameters}, refused, kink)
 
 
-@contextmanager
-def forward_pass(target: Target) -> Iterator[None]:
-    """Let one thread at a time run the network in evaluation mode, through the ordinary kernels.
-
-    The fused ones of `nn.TransformerEncoder` set padded positions to zero, and are taken only where no
-    gradient is asked for: a row's loss would depend on which parameters were chosen.
-    """
-    with _FORWARD, evaluating(target.module):
-        fused = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
+def usable(tensor: Tensor) -> Tensor:
+    """Return a tensor that gradients may be taken with: a copy of one that was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def losses(
@@ -148,8 +141,10 @@ def losses(
     """Return the loss of each row with these parameters in place of the network's own."""
     # Without a cache each use of a weight is seen as one.
     lower = torch.autocast(x.device.type, autocast, cache_enabled=False) if autocast else nullcontext()
+    # What the network writes in place, its input or a counter among its buffers, are copies.
+    buffers = {name: buffer.clone() for name, buffer in target.module.named_buffers()}
     with lower:
-        output = functional_call(target.module, dict(parameters), (x,))
+        output = functional_call(target.module, {**buffers, **parameters}, (x.clone(),))
     return target.loss(_in_float32(output) if autocast else output, x)
 
 
