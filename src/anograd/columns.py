@@ -154,9 +154,16 @@ def _numbers(column: Any, library: str) -> Any:
 
 def _texts(column: Any, library: str) -> list[str | None]:
     if library == "pandas":
-        return [None if no else str(value) for value, no in zip(column.tolist(), column.isna(), strict=True)]
+        return [
+            None if no else _text(value) for value, no in zip(column.tolist(), column.isna(), strict=True)
+        ]
     cells = column.to_list() if library == "polars" else column.to_pylist()
-    return [None if value is None else str(value) for value in cells]
+    return [None if value is None else _text(value) for value in cells]
+
+
+def _text(level: Any) -> str:
+    """Return a level as text: 1.0 as "1", for pandas turns integers into floats where a cell is empty."""
+    return str(int(level)) if isinstance(level, float) and level.is_integer() else str(level)
 
 
 def _unusable(label: str, kind: str) -> str:

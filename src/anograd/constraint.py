@@ -69,6 +69,8 @@ def mean_gradient(
     total = {name: torch.zeros_like(p) for name, p in stand_ins.items()}
     for whole in in_turn(x, batch_size):
         batch = ranks.share(whole)
+        if batch.is_floating_point():
+            batch = batch.to(next(iter(total.values())).dtype)
         with forward_pass(target), torch.enable_grad():
             output = torch.func.functional_call(target.module, {**others, **stand_ins}, (batch.clone(),))
             loss = target.loss(output, batch).sum()

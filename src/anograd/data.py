@@ -18,6 +18,7 @@ from anograd.finite import check_finite
 from anograd.items import as_array, stacked
 
 Array = NDArray[Any]
+LARGEST = float(np.finfo(np.float32).max)
 SLICE = 8_192  # rows of a lazy frame that are held at once: fewer take longer, more take memory
 
 
@@ -37,6 +38,14 @@ def frame_library(X: object) -> str | None:
         ):
             return library
     return None
+
+
+def frame_names(X: Any) -> list[str] | None:
+    """Return what a frame's columns are called, None for anything else or where they are numbered."""
+    if (library := frame_library(X)) is None:
+        return None
+    names = list(X.column_names if library == "pyarrow" else X.columns)
+    return names if all(isinstance(name, str) for name in names) else None
 
 
 def is_lazy(X: object) -> bool:
@@ -141,7 +150,8 @@ def to_array(X: Any) -> Any:
     Raises
     ------
     ValueError
-        A Dataset without a length, without items, or with an item of another shape (named by its index).
+        A Dataset without a length, without items, or with an item of another shape (named by its index); a
+        masked array.
 
     Examples
     --------
@@ -150,6 +160,8 @@ def to_array(X: Any) -> Any:
     """
     if isinstance(X, torch.Tensor):
         return as_array(X)
+    if isinstance(X, np.ma.MaskedArray):
+        raise ValueError("X is a masked array, whose mask would be lost: X.astype(float).filled(numpy.nan)")
     return stacked(X) if isinstance(X, torch.utils.data.Dataset) else X
 
 
@@ -277,7 +289,7 @@ class Pixels:
         wide = np.float64 if images.dtype == np.float64 else np.float32
         scaled = np.subtract(images, self.low, dtype=wide)
         scaled /= self.high - self.low
-        return scaled.astype(np.float32, copy=False)
+        return single(scaled)
 
     def to_state(self) -> dict[str, bool | float]:
         """Return the three fields as a dictionary that fits in JSON; `from_state` reads it."""
@@ -287,6 +299,13 @@ class Pixels:
     def from_state(cls, state: dict[str, Any]) -> "Pixels":
         """Return the map that `to_state` described."""
         return cls(bool(state["integer"]), float(state["low"]), float(state["high"]))
+
+
+def single(rows: Array) -> NDArray[np.float32]:
+    """Return float rows in single precision; what is too large for it becomes the largest number it has."""
+    if rows.dtype == np.float64:
+        rows = np.clip(rows, -LARGEST, LARGEST)
+    return rows.astype(np.float32, copy=False)
 
 
 def check_images(X: Any) -> Array:

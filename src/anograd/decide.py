@@ -82,7 +82,7 @@ class Calibration:
     anomalies: Anomalies | None = None
 
     def __post_init__(self) -> None:
-        ordered = np.sort(_checked(self.scores, "calibration scores"))
+        ordered = np.sort(check_scores(self.scores, "calibration scores"))
         ordered.flags.writeable = False
         object.__setattr__(self, "scores", ordered)
 
@@ -101,7 +101,7 @@ class Calibration:
         ValueError
             NaN among the scores, or another number of axes.
         """
-        given = _checked(scores, "scores")
+        given = check_scores(scores, "scores")
         below = np.searchsorted(self.scores, given, side="left")
         return (1 + len(self.scores) - below) / (len(self.scores) + 1)
 
@@ -188,7 +188,7 @@ class Calibration:
             raise ValueError(
                 f"{' and '.join(given)} were given; one of alpha, fdr, budget and costs is wanted"
             )
-        values = _checked(scores, "scores")
+        values = check_scores(scores, "scores")
         if budget is not None:
             return self._highest(values, budget)
         if costs is not None:
@@ -235,7 +235,8 @@ class Calibration:
         return alarms
 
 
-def _checked(scores: Any, what: str) -> NDArray[np.float64]:
+def check_scores(scores: Any, what: str) -> NDArray[np.float64]:
+    """Return scores as an array, (n,) float64; raise ValueError for another shape, or for NaN among them."""
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{what} of shape {array.shape} were given; one number a row is wanted, shape (n,)")

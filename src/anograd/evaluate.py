@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -79,7 +79,7 @@ def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation
     Raises
     ------
     ValueError
-        Unlike lengths, or rows of one kind only.
+        Unlike lengths, other values than booleans or 0 and 1, or rows of one kind only.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation
     >>> found.auroc, found.precision, found.recall, found.false_alarm_rate
     (1.0, 0.5, 0.5, 0.5)
     """
-    truth, raised = np.asarray(odd, dtype=bool), np.asarray(alarms, dtype=bool)
+    truth, raised = _yes_or_no(odd, "the truth"), _yes_or_no(alarms, "alarms")
     auroc, average_precision = ranking(scores, truth)
     if raised.shape != truth.shape:
         raise ValueError(
@@ -107,6 +107,17 @@ def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation
     )
 
 
+def _yes_or_no(given: ArrayLike, what: str) -> NDArray[np.bool_]:
+    """Return booleans as they are, and 0 and 1 as such; other codes would all count as True."""
+    array = np.asarray(given)
+    if array.dtype.kind not in "b" and not np.isin(array, (0, 1)).all():
+        raise ValueError(
+            f"{what} holds other values than False / True or 0 / 1, where True is an anomaly or alarm; in "
+            "scikit-learn's code +1 / -1 that is: values == -1"
+        )
+    return array.astype(bool)
+
+
 def ranking(scores: ArrayLike, odd: ArrayLike) -> tuple[float, float]:
     """Return AUROC and average precision of scores, high = anomalous.
 
@@ -121,7 +132,7 @@ def ranking(scores: ArrayLike, odd: ArrayLike) -> tuple[float, float]:
     ValueError
         Unlike lengths, or rows of one kind only.
     """
-    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(odd, dtype=bool)
+    values, truth = np.asarray(scores, dtype=np.float64), _yes_or_no(odd, "the truth")
     if values.shape != truth.shape or values.ndim != 1:
         raise ValueError(
             f"scores of shape {values.shape} and truth of shape {truth.shape} were given; one of each a row "

@@ -112,10 +112,11 @@ def resolve(loss: str | Loss) -> Loss:
     return LOSSES[loss]
 
 
-def _check_shapes(output: Tensor, x: Tensor) -> None:
-    if output.shape != x.shape:
+def _check_shapes(output: Any, x: Tensor) -> None:
+    if not isinstance(output, torch.Tensor) or output.shape != x.shape:
+        what = tuple(output.shape) if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
         raise ValueError(
-            f"the network turns an input of shape {tuple(x.shape)} into {tuple(output.shape)}, but a "
+            f"the network turns an input of shape {tuple(x.shape)} into {what}, but a "
             f"reconstruction loss compares the two: for another kind of network hand over loss=, "
             f"a callable (output, input) -> (n,)"
         )

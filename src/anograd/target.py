@@ -147,3 +147,8 @@ def undisturbed() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(before)
+
+
+def usable(tensor: Tensor) -> Tensor:
+    """Return a tensor that gradients may be taken with: a copy of one that was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor

@@ -69,3 +69,12 @@ def test_lines_for_people():
     none = dict(report.evaluation(evaluate(scores, odd, odd & False), None, "alpha 0.05"))
     assert none["right alarms"] == ["none raised"]
     assert "without" not in none["AUROC"][0]
+
+
+@pytest.mark.parametrize("codes", [[1, -1, 1], [0.0, float("nan"), 1.0], ["no", "yes", "no"]])
+def test_other_codes_than_yes_and_no_are_refused(codes):
+    """Each would count as True: a prediction in scikit-learn's code would be nothing but alarms."""
+    with pytest.raises(ValueError, match=r"alarms holds other values .* values == -1"):
+        evaluate([0.1, 0.2, 0.3], [True, False, False], codes)
+    with pytest.raises(ValueError, match="the truth holds other values"):
+        ranking([0.1, 0.2, 0.3], codes)

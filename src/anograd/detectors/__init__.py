@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from anograd import store
+from anograd.checkpoint import copied
 from anograd.detectors import golden
 from anograd.detectors.base import Detector
 from anograd.detectors.checks import HandedIn
@@ -23,7 +24,7 @@ from anograd.detectors.score_test import GradScoreTest
 from anograd.detectors.subspace import GradSubspace
 from anograd.detectors.together import fit_together
 from anograd.detectors.transformer import GradientFeatures
-from anograd.target import Target
+from anograd.target import Target, undisturbed
 
 __all__ = [
     "DETECTORS",
@@ -53,6 +54,7 @@ DETECTORS: dict[str, type[Detector]] = {
 }  # fmt: skip
 
 
+@undisturbed()
 def load(folder: str | Path, *, target: Target | None = None, device: str | None = None) -> Detector:
     """Return the fitted detector that was saved to a folder, scoring as it did there.
 
@@ -64,7 +66,8 @@ def load(folder: str | Path, *, target: Target | None = None, device: str | None
     folder : path
         What ``detector.save(folder)`` wrote.
     target : Target, optional
-        For a detector fitted on an adopted network: that network, whose weights are set to the saved ones.
+        For a detector fitted on an adopted network: that network, whose weights are set to the saved ones
+        where the model can be loaded, and stay as they are where it cannot.
     device : str, optional
         Where to score, such as "cpu" for a model fitted on a GPU; as it was fitted when left out.
 
@@ -72,9 +75,16 @@ def load(folder: str | Path, *, target: Target | None = None, device: str | None
     ------
     FileNotFoundError
         No such folder.
+    TypeError
+        `target` is no Target.
     ValueError
         No model, a newer anograd's, or a damaged one; one that scores otherwise here than when it was saved.
     """
+    if target is not None and not isinstance(target, Target):
+        raise TypeError(
+            f"target={type(target).__name__}(...) was given: write target=Target.adopt(your_network, ...), "
+            f"with the loss and layers of the fit"
+        )
     stored = store.read(folder)
     named = {kind.__name__: kind for kind in DETECTORS.values()}
     name = str(stored.manifest.get("detector"))
@@ -83,6 +93,8 @@ def load(folder: str | Path, *, target: Target | None = None, device: str | None
             f"{str(folder)!r} holds a detector of the kind {name!r}; this anograd knows {', '.join(named)}: "
             f"pip install -U anograd"
         )
+    before = {} if target is None else copied(target.module.state_dict())
+    found: str | None = "it could not be read"
     try:
         detector = restored(named[name], stored, target, device)
         found = golden.difference(detector, stored)
@@ -92,6 +104,9 @@ def load(folder: str | Path, *, target: Target | None = None, device: str | None
         raise store.damaged(
             folder, f"its parts do not fit together ({type(error).__name__}: {error})"
         ) from error
+    finally:
+        if target is not None and found is not None:  # the network stays what it was
+            target.module.load_state_dict(before)
     if found is not None:
         raise ValueError(f"the model in {str(folder)!r} scores otherwise than when it was saved: {found}")
     return detector

@@ -6,7 +6,6 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from platform import python_version
@@ -24,7 +23,7 @@ from anograd._version import __version__
 from anograd.batches import in_batches, naming_the_batch
 from anograd.costs import Anomalies
 from anograd.data import labels, number_of_rows, to_array
-from anograd.decide import Calibration
+from anograd.decide import Calibration, check_scores
 from anograd.detectors import checks, golden, saved
 from anograd.detectors.checks import HandedIn, is_number
 from anograd.detectors.explaining import explained
@@ -38,7 +37,7 @@ from anograd.gradients.planning import parse_memory
 from anograd.items import beyond
 from anograd.ranks import gpu, together
 from anograd.spill import Rows
-from anograd.target import Target
+from anograd.target import Target, undisturbed, usable
 from anograd.train import Observer
 
 ROUNDING = 1e-9
@@ -137,6 +136,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Tell whether rows go to the network as they are."""
         return False
 
+    @undisturbed()
     def fit(self, X: Any, y: Any = None) -> Self:
         """Return the detector itself, fitted to the normal rows of `X`.
 
@@ -203,8 +203,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         memory = self.get_params(deep=False).get("memory")
         return sys.maxsize if memory is None else parse_memory(memory)
 
-    def _calibrate(self, pieces: Iterable[Tensor], known: Anomalies | None = None) -> None:
-        self.calibration_ = Calibration(self._batched(self._score_batch, pieces), known)
+    def _calibrate(self, pieces: Iterable[Tensor]) -> None:
+        self.calibration_ = Calibration(self._batched(self._score_batch, pieces))
         self.offset_ = -self._threshold()
 
     def _threshold(self) -> float:
@@ -239,13 +239,17 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise ValueError(
                 "anomalies alone do not tell how common they are: calibrate(anomalies=rows, prevalence=0.01)"
             )
-        if X is not None:
-            self._calibrate(self._encode(X), self.calibration_.anomalies)
-            self.split_ = {**self.split_, "calibration": len(self.calibration_.scores)}
+        normal = self.calibration_.scores if X is None else self.anomaly_score(X)
+        known = self.calibration_.anomalies
         if odd is not None:
-            share = len(odd) / (len(odd) + len(self.calibration_.scores))
-            known = Anomalies(odd, share if prevalence is None else prevalence)
-            self.calibration_ = replace(self.calibration_, anomalies=known)
+            known = Anomalies(odd, len(odd) / (len(odd) + len(normal)) if prevalence is None else prevalence)
+        elif prevalence is not None:
+            if known is None:
+                raise ValueError("prevalence= says how common known anomalies are, and none were given")
+            known = Anomalies(known.scores, prevalence)
+        self.calibration_ = Calibration(normal, known)  # all at once: what is refused changes nothing
+        self.offset_ = -self._threshold()
+        self.split_ = {**self.split_, "calibration": len(normal)}
         return self
 
     def anomaly_score(self, X: Any) -> Floats:
@@ -259,7 +263,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         X : as for `fit`
         """
         check_is_fitted(self)
-        return self._batched(self._score_batch, self._encode(X))
+        return check_scores(self._batched(self._score_batch, self._encode(X)), "scores")
 
     def p_values(self, X: Any) -> Floats:
         """Return conformal p values, (n,) in 0..1, low = anomalous.
@@ -365,7 +369,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         found = []
         for piece in pieces:
             with precise(device):
-                values, size = in_batches(lambda rows: function(rows.to(device)), piece, size)
+                values, size = in_batches(lambda rows: function(usable(rows.to(device))), piece, size)
             # The device is waited for once; not each has double precision.
             found.append(values.cpu().double().numpy())
         return np.concatenate(found)

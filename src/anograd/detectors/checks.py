@@ -95,7 +95,7 @@ def no_more_than(parts: int, tensors: int) -> None:
 
 def plain(value: Any) -> Any:
     """Return a constructor parameter as JSON can hold it, without what only this process can use."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | np.ndarray):
         return [plain(one) for one in value]
     if isinstance(value, np.generic):
         return value.item()

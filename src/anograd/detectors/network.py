@@ -19,7 +19,7 @@ from anograd.gradients import per_sample, steady
 from anograd.losses import bce_with_logits, kl_divergence
 from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
 from anograd.spill import Some
-from anograd.target import Target
+from anograd.target import Target, forward_pass
 from anograd.train import seeded
 
 DECODER = "up.*.weight"
@@ -77,8 +77,8 @@ class NetworkDetector(Detector):
     def _expected(self, rows: Tensor) -> Tensor | None:
         module = self.target_.module
         real = next((p.dtype for p in module.parameters() if p.is_floating_point()), rows.dtype)
-        with torch.no_grad():
-            output = module(rows.to(real) if rows.is_floating_point() else rows)
+        with forward_pass(self.target_), torch.no_grad():
+            output = module(rows.to(real) if rows.is_floating_point() else rows.clone())
         output = output[0] if isinstance(output, tuple) else output
         if not isinstance(output, Tensor) or output.shape != rows.shape or not rows.is_floating_point():
             return None
@@ -145,16 +145,17 @@ class NetworkDetector(Detector):
             with torch.device("meta"):  # takes no memory, whatever sizes the folder speaks of
                 self.target_ = build(network, self.read, seed=0)[0]
             self.target_.module.load_state_dict(weights, assign=True)
-        self.target_.module.to(self._device()).eval()
         if network["kind"] == "adopted":
             self.digest_ = self._fingerprint_of_network()
+        else:
+            self.target_.module.to(self._device()).eval()
 
 
 def describe(kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None) -> dict[str, Any]:
     """Return a network for rows of this shape as plain data, from which `build` makes it."""
     kind = choose_kind(kind, shape, "cae")
     if kind == "dense":
-        widths = list(hidden) if hidden is not None else default_widths(shape[0])
+        widths = [int(width) for width in hidden] if hidden is not None else default_widths(shape[0])
         return {"kind": kind, "features": shape[0], "hidden": widths}
     return {"kind": kind, "channels": shape[0], "height": shape[1], "width": shape[2]}
 

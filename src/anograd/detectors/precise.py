@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from anograd.target import undisturbed
+
 WITHOUT_DOUBLE = frozenset({"mps"})  # kinds of devices
 
 
@@ -23,7 +25,7 @@ def finest(device: torch.device) -> torch.dtype:
 
 @contextmanager
 def precise(device: torch.device) -> Iterator[None]:
-    """Let convolutions on a GPU compute in float32 proper.
+    """Let convolutions on a GPU compute in float32 proper, whatever the caller computes in.
 
     By default cuDNN may take TF32, which keeps three digits, and chooses anew for each size of a batch: a
     row's score would depend on the rows beside it.
@@ -31,10 +33,11 @@ def precise(device: torch.device) -> Iterator[None]:
     Parameters
     ----------
     device : torch.device
-        Nothing is done for any other than CUDA's.
+        On others than CUDA's only the caller's modes are left aside.
     """
     if device.type != "cuda":
-        yield
+        with undisturbed():
+            yield
         return
     # From 2.9 on torch asks for precision operation by operation, and refuses a mixture of both ways.
     newer = getattr(torch.backends.cudnn, "conv", None)
@@ -44,6 +47,7 @@ def precise(device: torch.device) -> Iterator[None]:
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
-        yield
+        with undisturbed():
+            yield
     finally:
         setattr(owner, name, before)

@@ -16,7 +16,18 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from anograd.data import Array, Pixels, check_images, collect, is_frame, is_lazy, to_array
+from anograd.columns import check_names
+from anograd.data import (
+    Array,
+    Pixels,
+    check_images,
+    collect,
+    frame_names,
+    is_frame,
+    is_lazy,
+    single,
+    to_array,
+)
 from anograd.finite import check_finite
 from anograd.items import BLOCK, FLOAT, beyond, blocks
 from anograd.spill import Rows
@@ -37,12 +48,15 @@ class Encoder:
         Shape of one encoded row.
     table : Table or None
     pixels : Pixels or None
+    names : list of str or None
+        Of the columns of a frame whose rows go to a network that was handed in.
     """
 
     kind: str
     shape: tuple[int, ...]
     table: Table | None = None
     pixels: Pixels | None = None
+    names: list[str] | None = None
 
     def pieces(self, estimator: BaseEstimator, X: Any, memory: int) -> Iterable[Tensor]:
         """Return rows to score, (b, *shape): in pieces where `X` need not fit into memory, else all at once.
@@ -69,6 +83,8 @@ class Encoder:
         X = to_array(X)
         if self.table is not None:
             return torch.from_numpy(self.table.transform(self._framed(estimator, X)))
+        if self.names is not None and (given := frame_names(X)) is not None:
+            check_names(given, self.names)
         rows = check_images(X) if self.pixels is not None else _raw(X)
         if rows.shape[1:] != self.shape:
             raise ValueError(
@@ -125,12 +141,15 @@ def encode(
         Bytes that the encoded rows of a lazy frame or Dataset may take in RAM; more are kept in a temporary
         file.
     """
+    vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
     if isinstance(X, Dataset):
         return _filed(estimator, X, normal, raw=raw, memory=memory)
     if raw:
         rows = _raw(X)
         estimator.n_features_in_ = int(np.prod(rows.shape[1:]))
-        return Encoder(RAW, rows.shape[1:]), Rows.of(torch.from_numpy(rows))
+        if (names := frame_names(X)) is not None:
+            estimator.feature_names_in_ = np.array(names, dtype=object)
+        return Encoder(RAW, rows.shape[1:], names=names), Rows.of(torch.from_numpy(rows))
     framed = is_frame(X) or is_lazy(X)
     if framed or (X if hasattr(X, "ndim") else np.asarray(X)).ndim <= 2:
         if not framed:
@@ -192,8 +211,9 @@ def _raw(X: Any) -> Array:
     if rows.dtype.kind in "USO":
         raise ValueError(f"X holds {rows.dtype}: the network that was handed in takes numbers")
     check_finite(rows)
+    rows = single(rows) if rows.dtype.kind == "f" else rows.astype(np.int64, copy=False)
     # Torch warns of arrays that may not be written to, such as memory-mapped files: those are copied.
-    return np.require(rows, np.float32 if rows.dtype.kind == "f" else np.int64, ["C", "W"])
+    return np.require(rows, requirements=["C", "W"])
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -38,6 +38,7 @@ def save(detector: Detector, folder: str | Path) -> None:
             "kind": encoder.kind,
             "shape": list(encoder.shape),
             "pixels": encoder.pixels.to_state() if encoder.pixels is not None else None,
+            "names": encoder.names,
         },
         "features": detector.n_features_in_,
         "split": detector.split_,
@@ -89,11 +90,14 @@ def restored(
     detector._check_parameters()
     encoder = manifest["encoder"]
     pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
-    detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels)
+    names = encoder.get("names")
+    detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels, names)
     detector.n_features_in_, detector.split_ = manifest["features"], manifest["split"]
     detector.fitted_by_ = manifest.get("fitted_by", {})
-    if stored.table is not None and stored.table.names_in is not None:
-        detector.feature_names_in_ = np.array(stored.table.names_in, dtype=object)
+    if stored.table is not None:
+        names = stored.table.names_in
+    if names is not None:
+        detector.feature_names_in_ = np.array(names, dtype=object)
     detector._restore(manifest["fitted"], groups, target)
     detector.usual_ = groups["usual"]["values"]
     detector.made_up_ = golden.kept(groups, detector.encoder_.shape)

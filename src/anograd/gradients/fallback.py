@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, stack_module_state, vmap
 
-from anograd.gradients.tape import losses, record, usable
-from anograd.target import Target, forward_pass
+from anograd.gradients.tape import losses, record
+from anograd.target import Target, forward_pass, usable
 
 
 def vmap_gradients(

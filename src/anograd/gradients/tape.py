@@ -22,7 +22,7 @@ from torch.func import functional_call
 from anograd.gradients.expanded import expandable, expanding
 from anograd.gradients.kinks import nearest, watching
 from anograd.losses import check_rows
-from anograd.target import Target, forward_pass
+from anograd.target import Target, forward_pass, usable
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,6 @@ def record(
     loss = check_rows(loss, len(x))
     kink = nearest(near, loss.detach()) if kinks else None
     return Tape(loss, tuple(calls), {name: stand_ins[name] for name in parameters}, refused, kink)
-
-
-def usable(tensor: Tensor) -> Tensor:
-    """Return a tensor that gradients may be taken with: a copy of one that was made in inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def losses(

@@ -1,0 +1,111 @@
+"""What every detector refuses, or keeps as it was, when it meets rows and networks of the user's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import anograd as ag
+from anograd import Target
+
+RNG = np.random.default_rng(0)
+TABLE = RNG.normal(size=(120, 6)).astype(np.float32)
+FRAME = pd.DataFrame(TABLE, columns=list("abcdef"))
+
+
+def autoencoder() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 6))
+
+
+@pytest.fixture
+def adopted() -> ag.GradDensity:
+    return ag.GradDensity(target=Target.adopt(autoencoder()), random_state=0).fit(FRAME)
+
+
+@pytest.mark.parametrize("value", [1e20, 1e60])
+@pytest.mark.parametrize("method", ["anomaly_score", "predict", "decision_function", "detect", "p_values"])
+def test_a_score_that_is_no_number_is_no_verdict(adopted: Any, method: str, value: float) -> None:
+    """It would compare as not below the threshold, and so pass for normal."""
+    row = FRAME[:1].astype(np.float64)
+    row.iloc[0, 0] = value
+    with pytest.raises(ValueError, match="scores hold NaN at row 0"):
+        getattr(adopted, method)(row)
+
+
+def test_columns_of_an_adopted_network_are_known_by_name(adopted: Any, tmp_path: Any) -> None:
+    adopted.save(tmp_path / "model")
+    loaded = ag.load(tmp_path / "model", target=Target.adopt(autoencoder()))
+    for detector in (adopted, loaded):
+        assert list(detector.feature_names_in_) == list("abcdef")
+        with pytest.raises(ValueError, match="must be in the same order"):
+            detector.anomaly_score(FRAME[list("fedcba")])
+        np.testing.assert_array_equal(detector.anomaly_score(FRAME), detector.anomaly_score(TABLE))
+
+
+def test_names_of_an_earlier_fit_are_forgotten() -> None:
+    detector = ag.GradDensity(epochs=1, random_state=0).fit(FRAME)
+    assert hasattr(detector, "feature_names_in_")
+    assert not hasattr(detector.fit(RNG.random((20, 1, 6, 6))), "feature_names_in_")
+
+
+def test_a_network_stays_as_it_was_where_its_model_cannot_be_loaded(adopted: Any, tmp_path: Any) -> None:
+    adopted.save(tmp_path / "model")
+    net = autoencoder()
+    before = net[0].weight.clone()
+    with pytest.raises(ValueError, match="scores otherwise"):
+        ag.load(tmp_path / "model", target=Target.adopt(net, loss="bce"))
+    assert torch.equal(net[0].weight, before)
+    assert net.training
+    with pytest.raises(TypeError, match=r"write target=Target\.adopt\(your_network"):
+        ag.load(tmp_path / "model", target=net)
+
+
+def test_a_calibration_that_is_refused_changes_nothing() -> None:
+    detector = ag.GradDensity(epochs=1, random_state=0).fit(TABLE)
+    before = detector.p_values(TABLE)
+    with pytest.raises(ValueError, match="at least 10 are wanted"):
+        detector.calibrate(TABLE[:40], anomalies=TABLE[:3])
+    with pytest.raises(ValueError, match="prevalence=2 was given"):
+        detector.calibrate(TABLE[:40], anomalies=TABLE[:20], prevalence=2)
+    with pytest.raises(ValueError, match="none were given"):
+        detector.calibrate(TABLE[:40], prevalence=0.1)
+    np.testing.assert_array_equal(detector.p_values(TABLE), before)
+    detector.calibrate(TABLE[:40], anomalies=TABLE[:20], prevalence=0.1)
+    assert detector.calibrate(TABLE[:50], prevalence=0.2).calibration_.anomalies.prevalence == 0.2
+
+
+def test_a_mask_is_not_lost_in_silence() -> None:
+    with pytest.raises(ValueError, match="masked array, whose mask would be lost"):
+        ag.GradDensity().fit(np.ma.masked_less(TABLE, 0))
+
+
+def test_an_output_that_is_no_tensor_wants_a_loss_of_its_own() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.layer(x), x
+
+    with pytest.raises(ValueError, match=r"into a tuple, but a reconstruction loss .* hand over loss="):
+        ag.per_sample(Target.adopt(Pair()), torch.from_numpy(TABLE[:3]))
+
+
+def test_widths_of_numpy_are_saved(tmp_path: Any) -> None:
+    detector = ag.GradCon(hidden=np.array([4, 2]), epochs=1, random_state=0).fit(TABLE)
+    detector.save(tmp_path / "model")
+    assert list(ag.load(tmp_path / "model").hidden) == [4, 2]
+
+
+def test_integers_that_an_empty_cell_made_floats_are_the_same_levels() -> None:
+    levels = RNG.integers(1, 4, 120)
+    frame = pd.DataFrame({"a": TABLE[:, 0], "k": pd.Categorical(levels)})
+    detector = ag.GradDensity(epochs=1, random_state=0).fit(frame)
+    as_floats = frame.assign(k=pd.Categorical(levels.astype(float)))
+    np.testing.assert_array_equal(detector.anomaly_score(as_floats), detector.anomaly_score(frame))
