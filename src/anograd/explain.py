@@ -41,7 +41,7 @@ class Explanation:
         What the loss, and each layer's gradient, contribute.
     part_names : tuple of str
     nearest : ndarray of int64, (n, 3), optional
-        Of the normal rows that were given, those whose gradients are nearest, by number, nearest first.
+        Or fewer columns where fewer normal rows were given. Of the normal rows that were given, those whose gradients are nearest, by number, nearest first.
     """
 
     scores: Floats

@@ -1,4 +1,4 @@
-"""Alarm networks that see few known anomalies often: balanced batches, cross-fitted, stopped early.
+"""Alarm networks that see few known anomalies often: balanced batches, cross-fitted.
 
 Each of some networks leaves out another part of the known anomalies. What they say of those chooses the
 epoch, and later the weight of the novelty, so that no label is spent on validation alone.

@@ -156,7 +156,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ------
         ValueError
             With what was given, what is wanted and the line to change: NaN or infinity (row and
-            column named), no or too few normal rows, unlike shapes, unknown labels.
+            column named), no or too few normal rows, unlike shapes, labels that are text or NaN.
         """
         rows, split, seed = self._begin(X, y)
         with naming_the_batch(*map(self.get_params(deep=False).get, ("batch_size", "checkpoint"))):

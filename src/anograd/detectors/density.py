@@ -57,7 +57,7 @@ class GradDensity(PostHocDetector):
     score_, twin_ : torch.nn.Module
         What turns features into scores; fed on gradients, and on inputs of the same layers.
     known_ : int
-        Anomalies learned from.
+        Anomalies learned from, made-up ones counted.
     history_, kept_epoch_, split_, calibration_, offset_
         As in `GradCon`.
 

@@ -64,7 +64,8 @@ class GradCon(NetworkDetector):
         Weight of the gradient constraint in training; 0 trains a plain autoencoder.
     beta : float or "auto", default "auto"
         Weight of the mean cosine in the score. "auto" makes it spread as much over normal rows that were
-        held out as the loss does, whatever the loss is and however long training was; the paper's is 0.12.
+        held out as the loss does, whatever the loss is and however long training was; where fewer than 50
+        are held out to choose the epoch, training rows fill up. The paper's is 0.12.
     reference : {"total", "recon"}, default "total"
         Whose gradient is averaged into the reference: the whole training objective's, or the
         reconstruction loss's alone.

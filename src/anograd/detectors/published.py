@@ -15,7 +15,7 @@ PAPER = Paper(
     differences=(
         "gradients are standardised, put on a signed log scale and, where large, sketched",
         "known anomalies are a fifth of each batch instead of as rare as they are",
-        "four dense alarm networks, cross-fitted and stopped early, instead of a recurrent one",
+        "four dense alarm networks, cross-fitted, of the epoch that serves, instead of a recurrent one",
         "beside each stands one that reads the columns of the row itself, and beside all a forest of them",
         "the gradients' distance from normal ones is added, its weight chosen by left-out anomalies",
         "the rows held out from the autoencoder are drawn once; the published code draws anew each time",

@@ -80,9 +80,9 @@ class R2AD2(Detector):
         Rows that alarm networks are to call anomalous. None leaves out made-up rows for trees, too.
     novelty : float or "auto", default "auto"
         Weight of the distance. "auto" takes the largest that ranks left-out known anomalies nearly as well
-        as the best, 1 for each 50 of them at most; give 4 or 8 where kinds to come are unlike the known.
+        as the best, at most 1 a 50 known ones or 0.25; of none 0.5 (images 8). 4 or 8 suit unlike kinds.
     epochs : int, default 15
-        Of the alarm networks, at most; the best by left-out known anomalies counts.
+        Of the alarm networks; the last that ranks left-out known anomalies about best counts.
     batch_size : int or "auto", default "auto"
         "auto": about 50 steps an epoch, with 16 to 256 rows.
     learning_rate : float, default 1e-3
@@ -125,7 +125,7 @@ class R2AD2(Detector):
     **Differs from the paper.** `as_published` gives the published method: one recurrent alarm network on raw
     gradients, batch norm with an optimiser of its own, 100 epochs, noise in every step. The default
     standardises gradient entries on normal rows and takes their signed logarithm, sketches large gradients,
-    draws a fifth of each batch from the known anomalies, stops early, has networks and trees that read
+    draws a fifth of each batch from the known anomalies, keeps an early epoch, has networks and trees that read
     columns, and adds the novelty.
 
     References

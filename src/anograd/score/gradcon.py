@@ -38,7 +38,7 @@ def equal_spread(loss: Tensor, cosine: Tensor) -> float:
     Parameters
     ----------
     loss : torch.Tensor, (n,)
-        Of normal rows that the network did not learn from.
+        Of normal rows, as many as can be that the network did not learn from.
     cosine : torch.Tensor, (n,)
         The mean cosine of each of them.
 
