@@ -24,6 +24,7 @@ MOST_LEVELS = 100
 FEW, MOST_DISTINCT = 40, 0.9  # in more than a few rows, texts that are almost all different are no categories
 MOST_OF = 0.9  # of texts; so many that are numbers make a column of numbers
 # Not what any reader takes for a number, but what people and spreadsheets write for one: 1,234.50 or 12 %.
+EMPTY = frozenset({"na", "n/a", "nan", "null", "none", "nil", "missing", "unknown", "?", "-", "."})
 WRITTEN = re.compile(r"[-+(]?\s*[$€£¥]?\s*\d{1,3}(?>[,.'\s]?\d{3})*+(?>[.,]\d+)?\s*[%$€£¥]?\s*\)?")
 TIMES = ("date", "time", "duration", "period", "month")
 
@@ -194,6 +195,13 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
         Almost all values differ, or most are numbers written as text: it is no category.
     """
     total = counts.total()
+    numbers = [level for level in counts if _reads_as_number(level)]
+    empty = [level for level in counts if level.lower() in EMPTY]
+    if empty and len(numbers) > 1 and len(numbers) + len(set(empty) - set(numbers)) == len(counts):
+        raise ValueError(
+            f"column {label!r} holds numbers and {empty[0]!r}, which seems to stand for an empty cell: leave "
+            f"such cells empty, which missing='impute' fills"
+        )
     if len(counts) > FEW and (odd := _written_number(counts)):
         raise ValueError(
             f"column {label!r} holds numbers that are written as text, such as {odd!r}: write them as "

@@ -41,7 +41,8 @@ class Explanation:
         What the loss, and each layer's gradient, contribute.
     part_names : tuple of str
     nearest : ndarray of int64, (n, 3), optional
-        Or fewer columns where fewer normal rows were given. Of the normal rows that were given, those whose gradients are nearest, by number, nearest first.
+        Of the normal rows that were given, those whose gradients are nearest, by number, nearest first;
+        (n, m) where only m < 3 were given.
     """
 
     scores: Floats

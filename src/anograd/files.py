@@ -1,5 +1,6 @@
 """A file or a folder of images becomes an array or a frame; a damaged one is refused by name."""
 
+import csv
 import glob
 import importlib
 import io
@@ -20,6 +21,12 @@ WANTED = (
 )
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
+BOM = b"\xef\xbb\xbf"
+ENCODED = {
+    b"\x1f\x8b": ("compressed", "gunzip < FILE > plain.csv"),
+    b"\xff\xfe": ("in UTF-16", "iconv -f utf-16 -t utf-8 FILE > utf8.csv"),
+    b"\xfe\xff": ("in UTF-16", "iconv -f utf-16 -t utf-8 FILE > utf8.csv"),
+}
 HEADER = 2**20  # bytes of a CSV's first line that are looked at
 # What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
 # NumPy reads headers with. A missing file has been dealt with before.
@@ -117,13 +124,52 @@ def check_csv(head: bytes, name: str) -> None:
     """
     if head[:4] in (*NUMPY, b"PAR1"):
         raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
-    names = head.partition(b"\n")[0]
+    for start, (called, remedy) in ENCODED.items():
+        if head.startswith(start):
+            raise ValueError(f"{name} is {called}, and CSV is wanted as plain text in UTF-8: {remedy}")
+    names, ended, _ = head.partition(b"\n")
+    if b"\r" in names.rstrip(b"\r"):
+        raise ValueError(
+            f"{name} ends its lines with a carriage return alone: tr '\\r' '\\n' < FILE > lines.csv"
+        )
     for separator in (";", "\t", "|"):
         if separator.encode() in names and b"," not in names:
             raise ValueError(
                 f"{name} has {separator!r} between its columns, and commas are wanted: polars.read_csv(FILE, "
                 f"separator={separator!r}).write_csv('commas.csv'), decimal_comma=True for numbers like 1,5"
             )
+    if ended or len(head) < HEADER:
+        header(names + ended, name)
+
+
+def header(line: bytes, name: str) -> list[str]:
+    """Return the names of the columns in the first line of a CSV.
+
+    Parameters
+    ----------
+    line : bytes
+    name : str
+        What messages call the file.
+
+    Raises
+    ------
+    ValueError
+        It is no text in UTF-8, not closed on one line, or has a name twice.
+    """
+    try:
+        names = next(csv.reader([line.removeprefix(BOM).decode()], strict=True), [])
+    except UnicodeDecodeError as error:
+        _check_encoding(name, "FILE > utf8.csv", error)
+        raise
+    except csv.Error as error:
+        raise ValueError(
+            f"{name} could not be read as CSV: its line of names is not whole ({error}): "
+            f"quotes are closed on it, and a name has at most {csv.field_size_limit():,} letters"
+        ) from error
+    doubled = [one for i, one in enumerate(names) if one in names[:i]]
+    if doubled:
+        raise ValueError(f"{name} has more than one column named {doubled[0]!r}; rename one of them")
+    return names
 
 
 def scan(source: str | Path) -> Any:

@@ -121,7 +121,7 @@ def left_out(there: Sequence[str], data: str, label: str | None, fitted: Sequenc
 
 
 def read_normal(
-    data: str, label: str | None, normal: Sequence[str], fitted: Sequence[str] | None
+    data: str, label: str | None, normal: Sequence[str], fitted: Sequence[str] | None, labelled: str
 ) -> tuple[Any, NDArray[np.int64]]:
     """Return the rows of a file that no label marks as anomalous, and their numbers.
 
@@ -135,18 +135,20 @@ def read_normal(
         The normal labels as somebody typed them.
     fitted : sequence of str or None
         The columns that the detector was fitted on, where it knows their names.
+    labelled : str
+        The file whose rows a file of labels is for: those of another one it says nothing of.
 
     Raises
     ------
     ValueError
         As for `read_labelled`.
     """
-    try:
+    there = _columns(scan(data))
+    own = label is not None and (label in there if there is not None else data == labelled)
+    if own or (label is not None and ".np" in label and data == labelled):
         X, y = read_labelled(data, label, normal)
-    except ValueError:
-        if label is None or normal:
-            raise
-        X, y = read_features(data, None, fitted), None  # it has no such column, and is taken to be normal
+    else:
+        X, y = read_features(data, None, fitted), None
     return unmarked(only_fitted(X, data, fitted), y)
 
 

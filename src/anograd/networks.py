@@ -118,6 +118,15 @@ class DenseAutoencoder(nn.Module):
         """Return the reconstruction, (n, p)."""
         return self.up(self.down(x))  # type: ignore[no-any-return]
 
+    @torch.no_grad()
+    def is_dead(self, rows: Tensor) -> bool:
+        """Tell whether rows (n, p) all have the same code, so that nothing of them reaches the decoder.
+
+        A code of one or two units, as for few columns, is often below the ReLU's kink on all rows.
+        """
+        code = self.down(rows.to(next(self.parameters()).dtype))
+        return bool((code == code[:1]).all())
+
 
 def _dense(widths: Sequence[int], last: nn.Module | None) -> nn.Sequential:
     layers: list[nn.Module] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from anograd import (
     GraN,
     Target,
 )
+from anograd.detectors.network import build
 from anograd.features import Features, Samples
 from anograd.gradients import per_sample
+from anograd.networks import DenseAutoencoder
 from anograd.score import Subspace
 
 RNG = np.random.default_rng(0)
@@ -164,3 +167,30 @@ def test_gradients_that_hardly_differ_are_compared_themselves() -> None:
     statistics, compared = detector._statistics(rows)[0], detector._compared(rows)[0]
     torch.testing.assert_close(statistics, compared, rtol=0, atol=0)
     assert (detector._expanding(per_sample)(rows)[0] - compared).abs().max() > 1e-4
+
+
+def test_a_network_that_is_dead_before_it_learns_is_drawn_anew() -> None:
+    """Codes of one unit are below the ReLU's kink on all rows in half of the draws."""
+    rows = torch.rand(50, 2)
+    target, draws = Target.adopt(DenseAutoencoder(2, (8, 1))), range(20)
+    dead = [seed for seed in draws if build(_narrow(), "*", seed)[0].module.is_dead(rows)]
+    assert dead
+    detector = GradDensity(hidden=(8, 1))
+    assert target.module.is_dead(rows[:1].expand(50, -1))
+    for seed in dead:
+        assert not detector._own(rows, seed)[0].module.is_dead(rows)
+
+
+def _narrow() -> dict[str, Any]:
+    return {"kind": "dense", "features": 2, "hidden": [8, 1]}
+
+
+def test_a_network_that_dies_while_it_learns_is_told_of() -> None:
+    table = np.random.default_rng(0).normal(size=(200, 2))
+    with pytest.warns(UserWarning, match=r"the same for all rows.*hidden=\(64, 32, 8\)"):
+        detectors = [GradDensity(epochs=30, random_state=seed).fit(table) for seed in range(8)]
+    told = [d.target_.module.is_dead(torch.rand(50, 2)) for d in detectors]
+    assert any(told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GradDensity(epochs=30, hidden=(64, 32, 8), random_state=told.index(True)).fit(table)

@@ -14,6 +14,7 @@ from anograd import report
 from anograd._version import __version__
 from anograd.cli.answer import ending
 from anograd.costs import pair
+from anograd.files import parquet_files
 
 CODES = """
 Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 bench: some cells failed;
@@ -134,26 +135,46 @@ def chosen_rule(
     return rule
 
 
-def check_output(output: str, data: str, example: str) -> None:
+def check_output(output: str, example: str, *read: str | Path | None, piped: bool = False) -> None:
     """Refuse what cannot be written before the work is done.
 
     Parameters
     ----------
     output : str
         The file to write, or - for stdout.
-    data : str
-        The file of the rows, which must not be lost.
     example : str
         A name that would do.
+    *read : str, Path or None
+        Files and folders that are read, such as those of the rows and the model, which must not be lost.
+    piped : bool, default False
+        Whether - will do.
     """
     target = Path(output).resolve()
+    if output == "-" and not piped:
+        raise ValueError(f"- is no name of a file, which is wanted, such as {example}; --json goes to stdout")
     if output == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
         return
     if target.is_dir():
         raise ValueError(f"{output!r} is a folder; a file is wanted, such as -o {Path(output, example)}")
-    source, archive, _ = data.partition(".npz:")
-    if target == Path(source + ".npz" if archive else data).resolve():
-        raise ValueError(
-            f"{output!r} is the file of the rows, which would be lost; give another name with -o"
-        )
+    for one in (str(one) for one in read if one is not None and str(one) != "-"):
+        source, archive, _ = one.partition(".npz:")
+        path = Path(source + ".npz" if archive else one)
+        if target == path.resolve() or target in [part.resolve() for part in parquet_files(one)]:
+            raise ValueError(
+                f"{output!r} is the file of the rows, which would be lost; give another name with -o"
+            )
+        if path.is_dir() and path.resolve() in target.parents:
+            raise ValueError(
+                f"{output!r} lies in {one!r}, which is read, and would become part of it; give another name "
+                f"with -o, such as {example}"
+            )
     report.check_writable(target.parent)
+
+
+def check_normal(label: str | None, normal: list[str] | None) -> list[str]:
+    """Return the values of ``--normal``, or refuse them without ``--label``, of which they are values."""
+    if normal and label is None:
+        raise typer.BadParameter(
+            "it says which values of --label are normal; give --label, too", param_hint="--normal"
+        )
+    return normal or []

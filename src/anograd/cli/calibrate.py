@@ -9,7 +9,7 @@ import typer
 from scipy.stats import binomtest
 
 from anograd.cli.answer import answered, warn
-from anograd.cli.app import LABELS, NORMAL, Data, Model, option, rate
+from anograd.cli.app import LABELS, NORMAL, Data, Model, check_normal, option, rate
 from anograd.costs import FEWEST
 from anograd.data import number_of_rows
 from anograd.detectors import load
@@ -39,8 +39,9 @@ def calibrate(
     Known anomalies among the rows, where --label tells them and there are 10, are what --costs goes by. Where
     all rows are anomalies, p values stay as they are, and --prevalence says how common anomalies are.
     """
+    normal = check_normal(label, normal)
     detector: Any = load(model)
-    X, y = read_labelled(data, label, normal or [])
+    X, y = read_labelled(data, label, normal)
     X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
     kept, odd = parted(X, y)
     if odd is not None and kept is not None and number_of_rows(odd) < FEWEST:

@@ -48,7 +48,7 @@ def evaluate(
     """Compare a model's scores and alarms with labels: AUROC, precision, false-alarm rate."""
     rule = chosen_rule(alpha, fdr, budget, costs)
     if output is not None:
-        check_output(output, data, "report.json")
+        check_output(output, "report.json", data, model, label)
     detector: Any = load(model)
     X, y = read_labelled(data, label, normal or [])
     assert y is not None

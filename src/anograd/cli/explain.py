@@ -12,7 +12,7 @@ import typer
 
 from anograd import pictures
 from anograd.cli.answer import answered, as_json
-from anograd.cli.app import NORMAL, Data, Model, check_output, option, print_parts
+from anograd.cli.app import NORMAL, Data, Model, check_normal, check_output, option, print_parts
 from anograd.data import cells, check_images, names, number_of_rows, rows_at
 from anograd.detectors import load
 from anograd.explain import Explanation
@@ -45,14 +45,15 @@ def explain(
     ] = None,
 ) -> None:
     """Say why rows score as they do: which columns or pixels, which layers, which normal rows are nearest."""
+    normal = check_normal(label, normal)
     if output is not None:
-        check_output(output, data, "why.json")
+        check_output(output, "why.json", data, model, among)
         if Path(output).suffix.lower() not in ENDINGS:
             raise ValueError(f"{output!r}: wanted is x.json, or x.png for images")
     detector: Any = load(model)
     fitted = getattr(detector, "feature_names_in_", None)
     X = read_features(data, label, fitted)
-    others, numbers = (None, None) if among is None else read_normal(among, label, normal or [], fitted)
+    others, numbers = (None, None) if among is None else read_normal(among, label, normal, fitted, data)
     index = _chosen(rows, number_of_rows(X)) if rows is not None else _highest(detector, X, most)
     some = rows_at(X, index)
     found: Explanation = detector.explain(some, normal=others, patch=patch)

@@ -28,7 +28,7 @@ def export(
 
     onnxruntime alone runs it. It is compared with PyTorch first, and not written where the two differ.
     """
-    check_output(output, check or "", "model.onnx")
+    check_output(output, "model.onnx", check, model)
     if Path(output).suffix.lower() != ".onnx":
         raise ValueError(f"{output!r}: wanted is a name that ends in .onnx, such as -o model.onnx")
     rate = chosen_rule(alpha, None, None)["alpha"]

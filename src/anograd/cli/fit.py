@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -16,7 +17,7 @@ import typer
 from anograd import report, store
 from anograd.bench.names import unknown
 from anograd.cli.answer import answered, note, stopped, warn
-from anograd.cli.app import LABELS, NORMAL, Data, option
+from anograd.cli.app import LABELS, NORMAL, Data, check_normal, option
 from anograd.cli.bar import moving
 from anograd.data import number_of_rows
 from anograd.detectors import DETECTORS, Detector
@@ -81,10 +82,7 @@ def fit(
         raise typer.BadParameter(
             str(unknown(detector, [AUTO, *DETECTORS], "detector")), param_hint="--detector"
         )
-    if normal and label is None:
-        raise typer.BadParameter(
-            "it says which values of --label are normal; give --label, too", param_hint="--normal"
-        )
+    normal = check_normal(label, normal)
     given = {
         "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
         "calibration": calibration, "memory": memory,
@@ -95,7 +93,7 @@ def fit(
     out = _new_model(output, force)
     if threads is not None:
         torch.set_num_threads(threads)
-    X, y = read_labelled(data, label, normal or [], drop or [])
+    X, y = read_labelled(data, label, normal, drop or [])
     if y is not None and len(y) and (y == 0).all():
         warn(f"{label!r} marks no anomaly: all rows count as normal")
     free = detector == AUTO
@@ -248,7 +246,8 @@ def _say_what_was_fitted(detector: Any, n: int, output: Path, free: bool) -> Non
         typer.echo(f"epoch {detector.kept_epoch_} kept, of {len(history)}{hint}")
     typer.echo(report.smallest_p(m))
     typer.echo(
-        f"saved to {output}; next: anograd report {output} NEW -o report.html, NEW being rows to judge"
+        f"saved to {output}; next: anograd report {shlex.quote(str(output))} NEW -o report.html, NEW being "
+        f"rows to judge"
     )
 
 

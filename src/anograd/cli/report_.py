@@ -25,6 +25,7 @@ from anograd.cli.app import (
     Data,
     Fdr,
     Model,
+    check_normal,
     check_output,
     chosen_rule,
     option,
@@ -59,7 +60,8 @@ def report_(
 ) -> None:
     """Make one HTML page of scored rows: alarms and why, p values, change over time, labels if given."""
     rule = chosen_rule(alpha, fdr, budget, costs)
-    check_output(output, data, "report.html")
+    normal = check_normal(label, normal)
+    check_output(output, "report.html", data, model, among, piped=True)
     one_answer(output)
     path = Path(output)
     if output != "-" and path.suffix.lower() not in ENDINGS and (path.is_file() or not path.exists()):
@@ -67,8 +69,8 @@ def report_(
     check_needs()
     detector = load(model)
     fitted = getattr(detector, "feature_names_in_", None)
-    X, odd = _rows(data, label, normal or [], fitted)
-    others, numbers = (None, None) if among is None else read_normal(among, label, normal or [], fitted)
+    X, odd = _rows(data, label, normal, fitted)
+    others, numbers = (None, None) if among is None else read_normal(among, label, normal, fitted, data)
     scored = Scored.by(detector, X, rule, names(data), odd)
     called = None
     if among is not None and numbers is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anograd.cli.answer import Misused, answered, one_answer
+from anograd.cli.answer import Misused, answered, note, one_answer
 from anograd.cli.app import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.cli.engine import ENGINE, KEEP, MANY, WORKERS, Engine, score_parts
 from anograd.decide import asked
@@ -46,13 +45,16 @@ def score(
         return
     if workers is not None or keep:
         raise Misused("--workers and --keep go with --engine ray: give it, or leave them out")
-    check_output(output, data, "scores.csv")
+    check_output(output, "scores.csv", data, model, piped=True)
     one_answer(output)
     _check_ending(output)
     if rejects is not None:
-        check_output(rejects, data, "rejects.csv")
-    tell = partial(typer.echo, err=True)
-    summary = score_file(model, data, output, rule=rule, label=label, rejects=rejects, tell=tell)
+        check_output(rejects, "rejects.csv", data, model)
+        if Path(rejects).resolve() == Path(output).resolve():
+            raise ValueError(
+                f"--rejects {rejects} is the file of the scores; give another, such as rejects.csv"
+            )
+    summary = score_file(model, data, output, rule=rule, label=label, rejects=rejects, tell=note)
     found = {"rows": summary.rows, "rejected": summary.rejected, "alarms": summary.alarms}
     if answered({**found, "rule": rule, "output": output}):
         return

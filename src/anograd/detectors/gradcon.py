@@ -318,6 +318,7 @@ class GradCon(NetworkDetector):
     def _take(self, task: Task, trained: Trained) -> None:
         self.target_, self.reference_ = task.target, trained.reference
         self.history_, self.kept_epoch_ = trained.history, trained.kept_epoch
+        self._check_alive(task.rows)
 
     def _settle(self) -> None:
         super()._settle()

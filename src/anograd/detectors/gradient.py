@@ -229,6 +229,7 @@ class PostHocDetector(NetworkDetector):
                 checkpoint=self.checkpoint, fingerprint=told,
             )  # fmt: skip
         self.target_, self.history_, self.kept_epoch_ = target, trained.history, trained.kept_epoch
+        self._check_alive(x)
 
     def _settle(self) -> None:
         """Choose the loss whose gradients are read, and the precision."""

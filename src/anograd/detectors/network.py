@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -23,7 +24,8 @@ from anograd.target import Target, forward_pass
 from anograd.train import seeded
 
 DECODER = "up.*.weight"
-MOST_SEEN = 20_000  # images whose mean is where a network begins
+MOST_SEEN = 20_000  # rows that are looked at before training: images whose mean is where a network begins
+MOST_DRAWS = 10  # of a network whose code is the same for all rows before it has learned anything
 Penalty = Callable[[Any, Tensor], Tensor]
 
 
@@ -113,11 +115,29 @@ class NetworkDetector(Detector):
         """Return a fresh network for rows like these, on the device, and what its training adds."""
         assert isinstance(self.target, str)
         self.network_ = describe(self.target, tuple(rows.shape[1:]), self.hidden)
-        target, penalty = build(self.network_, self.read, seed)
-        target.module.to(self._device())
+        for draw in range(MOST_DRAWS):
+            target, penalty = build(self.network_, self.read, seed + draw)
+            target.module.to(self._device())
+            if not self._is_dead(target, rows):
+                break
         if self.start == "mean" and isinstance(target.module, ConvAutoencoder):
             target.module.start_at(rows[:MOST_SEEN])
         return target, penalty
+
+    def _is_dead(self, target: Target, rows: Tensor | Some) -> bool:
+        """Tell whether a dense autoencoder gives all these rows the same output."""
+        return isinstance(target.module, DenseAutoencoder) and target.module.is_dead(rows[:MOST_SEEN])
+
+    def _check_alive(self, rows: Tensor | Some) -> None:
+        """Warn of a network that gives all these rows, which differ, the same output after its training."""
+        some = rows[:MOST_SEEN]
+        if self._is_dead(self.target_, some) and bool((some != some[:1]).any()):
+            warnings.warn(
+                "the network learned nothing but the mean row: its code is the same for all rows, so what "
+                "columns have to do with each other is not noticed. Fit with a wider code, such as "
+                "hidden=(64, 32, 8), or with another random_state",
+                stacklevel=4,
+            )
 
     def _weights(self) -> dict[str, Tensor]:
         return {f"weights/{name}": value for name, value in self.target_.module.state_dict().items()}

@@ -15,6 +15,7 @@ from anograd.detectors import Detector
 from anograd.detectors.rows import RAW
 from anograd.serve.limits import Limits
 from anograd.serve.problems import Problem
+from anograd.stream.delimited import spelled_as_fitted
 
 RULES = ("alpha", "fdr", "budget", "costs")
 MORE_COLUMNS = 1_000  # than the model has; a table with yet more is not read
@@ -147,7 +148,8 @@ def _table(rows: list[Any], detector: Detector) -> Rows:
                     422, f"row {i}, counted from 0, is {given}; wanted is a list of {len(names)}: {shown}"
                 )
         columns = {name: [row[j] for row in rows] for j, name in enumerate(names)}
-    return Rows.numbered(polars.DataFrame([_column(*item) for item in columns.items()]), said)
+    frame = polars.DataFrame([_column(*item) for item in columns.items()])
+    return Rows.numbered(spelled_as_fitted(frame, table), said)
 
 
 def _keys(rows: list[Any], count: int) -> set[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, BinaryIO
 
-from anograd.files import check_csv, check_stopped
+from anograd.files import BOM, check_csv, check_stopped, header
 from anograd.stream.pieces import Piece, Place
 from anograd.table import Table
 
@@ -21,7 +20,6 @@ CELL_OF = rb'(?>"(?>[^"]|"")*+"|[^",\n]*+)'
 ROW = re.compile(CELL_OF + rb"(?>," + CELL_OF + rb")*+\r?\n?\Z")
 # A line that ends inside of a quoted cell.
 OPEN = re.compile(rb'(?>(?>"(?>[^"]|"")*"|[^",][^,]*+|),)*+"(?>[^"]|"")*+\Z')
-BOM = b"\xef\xbb\xbf"
 
 
 class Delimited:
@@ -50,15 +48,9 @@ class Delimited:
         first = file.readline()
         check_csv(first, name)
         self._start, self._header = len(first), first.removeprefix(BOM)
-        try:
-            self.names = next(csv.reader([self._header.decode()]), [])
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name} could not be read as CSV: its first line is no UTF-8") from error
+        self.names = header(first, name)
         if not self.names:
             raise ValueError(f"{name} could not be read as CSV: it is empty; a line of names comes first")
-        doubled = [one for i, one in enumerate(self.names) if one in self.names[:i]]
-        if doubled:
-            raise ValueError(f"{name} has more than one column named {doubled[0]!r}; rename one of them")
         without = set(left_out(self.names))
         self._choose([one for one in self.names if one not in without])
 
@@ -73,13 +65,6 @@ class Delimited:
         self._numbers = [name for name in names if kinds[name] == "number"]
         number, text = polars.Float64, polars.String
         self._schema = {name: number if kinds.get(name) == "number" else text for name in self.names}
-        levels = table.levels()
-        # A column of true and false is fitted as True and False, whatever wrote it.
-        self._booleans = [
-            name
-            for j, name in enumerate(names)
-            if kinds[name] == "category" and set(levels[j]) <= {"True", "False"}
-        ]
 
     def pieces(self, place: Place) -> Iterator[Piece]:
         """Return the pieces from a place on."""
@@ -168,16 +153,33 @@ class Delimited:
         return numbers[right], unread
 
     def _chosen(self, frame: Any) -> Any:
-        import polars
+        return spelled_as_fitted(frame.select(self.columns), self._table)
 
-        frame = frame.select(self.columns)
-        if not self._booleans:
-            return frame
-        cells = polars.col(self._booleans)
-        low = cells.str.to_lowercase()
-        return frame.with_columns(
-            polars.when(low.is_in(["true", "false"])).then(low.str.to_titlecase()).otherwise(cells)
-        )
+
+def spelled_as_fitted(frame: Any, table: Table) -> Any:
+    """Return a polars frame of a table's columns with true and false, whatever wrote them, as True and False.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        The columns in the order of the fit.
+    table : Table
+        As fitted, where columns of true and false have these levels.
+    """
+    import polars
+
+    yes_or_no = [
+        frame.columns[j]
+        for j, levels in table.levels().items()
+        if set(levels) <= {"True", "False"} and frame.dtypes[j] == polars.String
+    ]
+    if not yes_or_no:
+        return frame
+    cells = polars.col(yes_or_no)
+    low = cells.str.to_lowercase()
+    return frame.with_columns(
+        polars.when(low.is_in(["true", "false"])).then(low.str.to_titlecase()).otherwise(cells)
+    )
 
 
 def _is_text(line: bytes) -> bool:
