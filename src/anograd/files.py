@@ -33,7 +33,7 @@ HEADER = 2**20  # bytes of a CSV's first line that are looked at
 BROKEN = (Exception,)
 
 
-def read(source: str | Path) -> Any:
+def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
     """Return what a file or folder holds: a numpy array, or a polars frame for CSV and Parquet.
 
     Parameters
@@ -43,6 +43,8 @@ def read(source: str | Path) -> Any:
         ``x.parquet``, a folder of Parquet files or a pattern (``x/*.parquet``) as in `parquet_files`, or a
         folder of images of one size, searched through all its subfolders; or CSV through a pipe: ``-`` for
         stdin, or a named one.
+    texts : sequence of str
+        Columns of a CSV that are read as text whatever their cells look like, such as codes 02 and 03.
 
     Returns
     -------
@@ -60,11 +62,11 @@ def read(source: str | Path) -> Any:
     """
     if is_pipe(source):
         with opened(source) as (pipe, name):
-            return _read_stream(pipe, name)
+            return _read_stream(pipe, name, texts)
     text, _, key = str(source).partition(".npz:")
     path = Path(text + ".npz" if key else source)
     if parquet := parquet_files(path):
-        return _read_table(path, parquet)
+        return _read_table(path, parquet, texts)
     if not path.exists():
         raise FileNotFoundError(
             f"there is no file or folder {str(path)!r}; check the path, wanted is {WANTED}"
@@ -77,7 +79,7 @@ def read(source: str | Path) -> Any:
     if ending == ".csv":
         with path.open("rb") as file:
             check_csv(file.readline(HEADER), repr(str(path)))
-        return _read_table(path, [])
+        return _read_table(path, [], texts)
     raise ValueError(f"{str(path)!r} ends in {ending!r}, which cannot be read; wanted is {WANTED}")
 
 
@@ -172,13 +174,14 @@ def header(line: bytes, name: str) -> list[str]:
     return names
 
 
-def scan(source: str | Path) -> Any:
+def scan(source: str | Path, texts: Sequence[str] = ()) -> Any:
     """Return what `read` returns, but for Parquet a polars LazyFrame, which is read in pieces.
 
     Parameters
     ----------
     source : str or Path
-        As for `read`.
+    texts : sequence of str
+        Both as for `read`.
 
     Raises
     ------
@@ -187,7 +190,7 @@ def scan(source: str | Path) -> Any:
     """
     parquet = parquet_files(source)
     if not parquet:
-        return read(source)
+        return read(source, texts)
     polars = extra("polars", "tables", Path(source))
     check_alike(parquet)
     return polars.scan_parquet(parquet, glob=False)
@@ -277,14 +280,16 @@ def _read_numpy(path: Path, key: str) -> NDArray[Any]:
     raise ValueError(f"{str(path)!r} {given}; it holds {keys}, and one of them is wanted: {path.name}:key")
 
 
-def _read_table(path: Path, parquet: list[Path]) -> Any:
+def _read_table(path: Path, parquet: list[Path], texts: Sequence[str]) -> Any:
     polars = extra("polars", "tables", path)
     if parquet:
         check_alike(parquet)
     try:
         if parquet:
             return polars.read_parquet(parquet, glob=False)
-        return polars.read_csv(path, infer_schema_length=None)  # all rows: a late decimal must not fail
+        # All rows are looked at: a late decimal must not fail.
+        kinds = dict.fromkeys(texts, polars.String)
+        return polars.read_csv(path, infer_schema_length=None, schema_overrides=kinds)
     except (polars.exceptions.PanicException, *BROKEN) as error:
         if not parquet:
             _check_encoding(repr(str(path)), "FILE > utf8.csv", error)
@@ -299,13 +304,14 @@ def _check_encoding(name: str, rest: str, error: BaseException) -> None:
         ) from error
 
 
-def _read_stream(stream: BinaryIO, name: str) -> Any:
+def _read_stream(stream: BinaryIO, name: str, texts: Sequence[str]) -> Any:
     """Return the rows of a CSV that comes through a pipe."""
     polars = extra("polars", "tables", Path(name))
     content = stream.read()
     check_csv(content, name)
     try:
-        return polars.read_csv(io.BytesIO(content), infer_schema_length=None)
+        kinds = dict.fromkeys(texts, polars.String)
+        return polars.read_csv(io.BytesIO(content), infer_schema_length=None, schema_overrides=kinds)
     except (polars.exceptions.PanicException, *BROKEN) as error:
         _check_encoding(name, "FILE | anograd ... -", error)
         raise ValueError(

@@ -17,7 +17,7 @@ MOST_COUNTED = 1000  # values, where somebody took a column of numbers for label
 
 
 def read_labelled(
-    data: str, label: str | None, normal: Sequence[str], drop: Sequence[str] = ()
+    data: str, label: str | None, normal: Sequence[str], drop: Sequence[str] = (), texts: Sequence[str] = ()
 ) -> tuple[Any, Array | None]:
     """Return the rows in a file without their label column, and y for `fit`: 1 marks a known anomaly.
 
@@ -32,6 +32,8 @@ def read_labelled(
         must be 0 and 1, or +1 and -1, and are handed on as they are.
     drop : sequence of str
         Columns to leave out, such as a row's number.
+    texts : sequence of str
+        Columns that are read as text, as `anograd.data.scan` takes them.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def read_labelled(
         No such column, another number of labels than rows, a row without one, other labels than 0 and 1 or
         +1 and -1, or a normal one that does not occur; the message lists what there is.
     """
-    X = _without(scan(data), data, drop, "--drop")
+    X = _without(scan(data, texts), data, drop, "--drop")
     if label is None:
         return X, None
     X, values = _split(X, data, label)
@@ -72,7 +74,9 @@ def read_labelled(
     return X, np.asarray(marked, dtype=np.int8)
 
 
-def read_features(data: str, label: str | None, fitted: Sequence[str] | None) -> Any:
+def read_features(
+    data: str, label: str | None, fitted: Sequence[str] | None, texts: Sequence[str] = ()
+) -> Any:
     """Return the rows in a file to be scored, without their label column.
 
     Parameters
@@ -83,6 +87,8 @@ def read_features(data: str, label: str | None, fitted: Sequence[str] | None) ->
         A column to leave out of a table.
     fitted : sequence of str or None
         The columns that the detector was fitted on, where it knows their names.
+    texts : sequence of str
+        Columns that are read as text, as `anograd.data.scan` takes them.
 
     Raises
     ------
@@ -94,7 +100,7 @@ def read_features(data: str, label: str | None, fitted: Sequence[str] | None) ->
     UserWarning
         For columns that the detector does not know, which are left out.
     """
-    X = scan(data)
+    X = scan(data, texts)
     there = _columns(X)
     if there is None:
         return _without(X, data, [label] if label is not None else [], "--label")
@@ -121,7 +127,12 @@ def left_out(there: Sequence[str], data: str, label: str | None, fitted: Sequenc
 
 
 def read_normal(
-    data: str, label: str | None, normal: Sequence[str], fitted: Sequence[str] | None, labelled: str
+    data: str,
+    label: str | None,
+    normal: Sequence[str],
+    fitted: Sequence[str] | None,
+    labelled: str,
+    texts: Sequence[str] = (),
 ) -> tuple[Any, NDArray[np.int64]]:
     """Return the rows of a file that no label marks as anomalous, and their numbers.
 
@@ -137,6 +148,8 @@ def read_normal(
         The columns that the detector was fitted on, where it knows their names.
     labelled : str
         The file whose rows a file of labels is for: those of another one it says nothing of.
+    texts : sequence of str
+        Columns that are read as text, as `anograd.data.scan` takes them.
 
     Raises
     ------
@@ -146,9 +159,9 @@ def read_normal(
     there = _columns(scan(data))
     own = label is not None and (label in there if there is not None else data == labelled)
     if own or (label is not None and ".np" in label and data == labelled):
-        X, y = read_labelled(data, label, normal)
+        X, y = read_labelled(data, label, normal, texts=texts)
     else:
-        X, y = read_features(data, None, fitted), None
+        X, y = read_features(data, None, fitted, texts), None
     return unmarked(only_fitted(X, data, fitted), y)
 
 

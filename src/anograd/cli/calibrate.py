@@ -41,7 +41,7 @@ def calibrate(
     """
     normal = check_normal(label, normal)
     detector: Any = load(model)
-    X, y = read_labelled(data, label, normal)
+    X, y = read_labelled(data, label, normal, texts=detector.encoder_.texts())
     X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
     kept, odd = parted(X, y)
     if odd is not None and kept is not None and number_of_rows(odd) < FEWEST:

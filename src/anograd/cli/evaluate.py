@@ -50,7 +50,7 @@ def evaluate(
     if output is not None:
         check_output(output, "report.json", data, model, label)
     detector: Any = load(model)
-    X, y = read_labelled(data, label, normal or [])
+    X, y = read_labelled(data, label, normal or [], texts=detector.encoder_.texts())
     assert y is not None
     if len(np.unique(y)) < 2:
         raise ValueError(

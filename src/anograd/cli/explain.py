@@ -52,8 +52,11 @@ def explain(
             raise ValueError(f"{output!r}: wanted is x.json, or x.png for images")
     detector: Any = load(model)
     fitted = getattr(detector, "feature_names_in_", None)
-    X = read_features(data, label, fitted)
-    others, numbers = (None, None) if among is None else read_normal(among, label, normal, fitted, data)
+    texts = detector.encoder_.texts()
+    X = read_features(data, label, fitted, texts)
+    others, numbers = (
+        (None, None) if among is None else read_normal(among, label, normal, fitted, data, texts)
+    )
     index = _chosen(rows, number_of_rows(X)) if rows is not None else _highest(detector, X, most)
     some = rows_at(X, index)
     found: Explanation = detector.explain(some, normal=others, patch=patch)

@@ -34,9 +34,8 @@ def export(
     rate = chosen_rule(alpha, None, None)["alpha"]
     detector = load(model, device="cpu")
     fitted = getattr(detector, "feature_names_in_", None)
-    done = write(
-        detector, output, alpha=rate, check=None if check is None else read_features(check, label, fitted)
-    )
+    rows = None if check is None else read_features(check, label, fitted, detector.encoder_.texts())
+    done = write(detector, output, alpha=rate, check=rows)
     found = {
         "output": output,
         "alpha": rate,

@@ -69,8 +69,11 @@ def report_(
     check_needs()
     detector = load(model)
     fitted = getattr(detector, "feature_names_in_", None)
-    X, odd = _rows(data, label, normal, fitted)
-    others, numbers = (None, None) if among is None else read_normal(among, label, normal, fitted, data)
+    texts = detector.encoder_.texts()
+    X, odd = _rows(data, label, normal, fitted, texts)
+    others, numbers = (
+        (None, None) if among is None else read_normal(among, label, normal, fitted, data, texts)
+    )
     scored = Scored.by(detector, X, rule, names(data), odd)
     called = None
     if among is not None and numbers is not None:
@@ -93,12 +96,12 @@ def report_(
 
 
 def _rows(
-    data: str, label: str | None, normal: list[str], fitted: Any
+    data: str, label: str | None, normal: list[str], fitted: Any, texts: list[str]
 ) -> tuple[Any, np.ndarray[Any, np.dtype[np.bool_]] | None]:
     """Return the rows, and which of them are anomalies where labels tell."""
     if label is None:
-        return read_features(data, None, fitted), None
-    X, y = read_labelled(data, label, normal)
+        return read_features(data, None, fitted, texts), None
+    X, y = read_labelled(data, label, normal, texts=texts)
     assert y is not None
     odd = labels(y, len(y)) if len(np.unique(y)) > 1 else None
     if odd is None:

@@ -58,6 +58,14 @@ class Encoder:
     pixels: Pixels | None = None
     names: list[str] | None = None
 
+    def texts(self) -> list[str]:
+        """Return the named columns whose cells are categories, whatever they look like; not yes and no."""
+        table = self.table
+        if table is None or table.names_in is None:
+            return []
+        levels = table.levels()
+        return [table.names_in[j] for j in levels if not set(levels[j]) <= {"True", "False"}]
+
     def pieces(self, estimator: BaseEstimator, X: Any, memory: int) -> Iterable[Tensor]:
         """Return rows to score, (b, *shape): in pieces where `X` need not fit into memory, else all at once.
 

@@ -124,7 +124,7 @@ def _csv(name: str, content: bytes, detector: Detector, limits: Limits) -> Rows:
         path = Path(folder, "rows.csv")
         path.write_bytes(content)
         try:
-            frame = read(path)
+            frame = read(path, detector.encoder_.texts())
         except ValueError as error:
             raise ValueError(str(error).replace(str(path), name[:100])) from error
     check_count(number_of_rows(frame), limits)
