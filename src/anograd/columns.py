@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -205,13 +206,13 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
     if len(counts) > FEW and (odd := _written_number(counts)):
         raise ValueError(
             f"column {label!r} holds numbers that are written as text, such as {odd!r}: write them as "
-            f"1234.5, or drop the column, X = X.drop(columns=[{label!r}]) or --drop {label}"
+            f"1234.5, or drop the column, X = X.drop(columns=[{label!r}]) or --drop {quote(label)}"
         )
     if total > FEW and len(counts) > MOST_DISTINCT * total:
         raise ValueError(
             f"column {label!r} looks like text or an identifier: {len(counts)} different values in {total} "
-            f"normal rows. Drop it, X = X.drop(columns=[{label!r}]) or --drop {label}, or encode it as "
-            f"numbers; numbers stored as text: X[{label!r}] = X[{label!r}].astype(float)"
+            f"normal rows. Drop it, X = X.drop(columns=[{label!r}]) or --drop {quote(label)}, or encode it "
+            f"as numbers; numbers stored as text: X[{label!r}] = X[{label!r}].astype(float)"
         )
     ranked = sorted(counts, key=lambda level: (-counts[level], level))
     return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])
@@ -247,7 +248,7 @@ def warn_of_row_numbers(part: Part) -> None:
             warnings.warn(
                 f"column {name!r} numbers the rows, {low:.0f} to {high:.0f}: rows to come lie beyond, and "
                 f"may be called anomalous for that alone. Leave it out: "
-                f"X = X.drop(columns=[{name!r}]) or --drop {name}",
+                f"X = X.drop(columns=[{name!r}]) or --drop {quote(name)}",
                 UserWarning,
                 stacklevel=6,
             )

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import typer
 
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+EXAMPLES = {"costs": "1:50", "rows": "3,17"}  # of texts that have a form
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class Key:
         return f"{self.key} = {json.dumps(value)}"
 
     def _text(self) -> str:
-        return next(iter(self.kind)) if issubclass(self.kind, StrEnum) else (self.info.metavar or self.key)
+        if issubclass(self.kind, StrEnum):
+            return next(iter(self.kind))
+        return EXAMPLES.get(self.key, self.info.metavar or self.key)
 
     def taken(self, value: Any) -> Any:
         """Return a value of a file as the command line would give it; raise ValueError where it cannot.
