@@ -109,3 +109,16 @@ def test_integers_that_an_empty_cell_made_floats_are_the_same_levels() -> None:
     detector = ag.GradDensity(epochs=1, random_state=0).fit(frame)
     as_floats = frame.assign(k=pd.Categorical(levels.astype(float)))
     np.testing.assert_array_equal(detector.anomaly_score(as_floats), detector.anomaly_score(frame))
+
+
+@pytest.mark.parametrize("kind", [ag.GradCon, ag.GradDensity])
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (np.arange(600).reshape(100, 6), r"rows of shape \(6,\) and type int64: .*X\.astype\('float32'\)"),
+        (TABLE[:, :5], r"rows of shape \(5,\) and type float32: mat1 and mat2 shapes cannot be multiplied"),
+    ],
+)
+def test_rows_that_the_network_does_not_take(kind: type[Any], rows: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"the network that was handed in does not take {said}"):
+        kind(target=Target.adopt(autoencoder())).fit(rows)

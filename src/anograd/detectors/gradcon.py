@@ -290,8 +290,8 @@ class GradCon(NetworkDetector):
 
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
         if isinstance(self.target, Target):
-            self._adopt(self.target)
             train_rows = rows.some(split.train, self._device())
+            self._adopt(self.target, train_rows[:2])
             self.reference_ = mean_gradient(self.target_, train_rows, self.batch_size)
             self.history_, self.kept_epoch_ = [], 0
             return

@@ -184,7 +184,7 @@ class PostHocDetector(NetworkDetector):
         known = rows.take(split.known if self.learns_from_known else split.known[:0])
         self.sketch_, self.known_ = Sketch(int(self.size), seed), len(known)
         if isinstance(self.target, Target):
-            self._adopt(self.target)
+            self._adopt(self.target, rows.take(split.train[:2]).to(self._device()))
             self.history_, self.kept_epoch_ = [], 0
         else:
             self._train(rows, split, seed)

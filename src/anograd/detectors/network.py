@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from anograd.batches import out_of_memory
 from anograd.checkpoint import digest
 from anograd.detectors import checks
 from anograd.detectors.base import Detector
@@ -86,9 +88,26 @@ class NetworkDetector(Detector):
             return None
         return output.sigmoid() if self.target_.loss is bce_with_logits else output
 
-    def _adopt(self, target: Target) -> None:
+    def _adopt(self, target: Target, rows: Tensor) -> None:
+        """Take a network that was handed in, once it is known that it takes rows like these."""
         self.target_, self.network_ = target, {"kind": "adopted", "class": type(target.module).__qualname__}
         self.digest_ = self._fingerprint_of_network()
+        real = next((p.dtype for p in target.module.parameters() if p.is_floating_point()), rows.dtype)
+        given = rows.to(real) if rows.is_floating_point() else rows.clone()
+        buffers = {name: buffer.clone() for name, buffer in target.module.named_buffers()}
+        try:
+            with forward_pass(target), torch.no_grad():
+                functional_call(target.module, buffers, (given,))
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            what = f"rows of shape {tuple(rows.shape[1:])} and type {str(rows.dtype).removeprefix('torch.')}"
+            hint = (
+                "" if rows.is_floating_point() else "; whole numbers are for embeddings: X.astype('float32')"
+            )
+            raise ValueError(
+                f"the network that was handed in does not take {what}: {str(error).splitlines()[0]}{hint}"
+            ) from error
 
     def _is_steady(self) -> bool:
         """Tell whether rows that single precision cannot tell are computed again in double.
