@@ -150,14 +150,14 @@ def time() -> str:
         [
             group[0]["data"], group[0]["variant"], len(group),
             ", ".join(map(str, group[0]["settings"]["widths"])), f"{group[0]['weights']:,}",
-            *_both(group, "_alarm"), *_both(group), f"{_median(group, 'fit_seconds'):.1f}",
+            *_both(group, "_alarm"), *_both(group), f"{_median(group, 'cpu_seconds'):.1f}",
         ]
         for group in groups(lines)
     ]  # fmt: skip
     head = (
         "data set", "alarm networks", "seeds", "widths", "weights of one", "AUROC of the alarm networks",
         "average precision of the alarm networks", "AUROC with novelty", "average precision with novelty",
-        "fit, s",
+        "fit, CPU s",
     )  # fmt: skip
     return "\n\n".join([markdown(head, rows), origin(lines)])
 

@@ -21,6 +21,7 @@ COLLAPSED = 1.0  # of the error of the mean image
 def table() -> str:
     """Reconstruction, statistic, score, twin and GradCon, a line a class and a mean a data set."""
     lines = latest(score_test_images.NAME, ("data", "inlier", "seed", "method"))
+    lines = [line for line in lines if line["method"] != score_test_images.LONG]
     if not lines:
         return "Not measured yet."
     rows = []
@@ -51,6 +52,37 @@ def table() -> str:
     return "\n\n".join([markdown(head, rows), origin(lines)])
 
 
+def longer() -> str:
+    """Return what a hundred epochs bring beside ten, of the same classes and seeds, a line a data set."""
+    lines = latest(score_test_images.NAME, ("data", "inlier", "seed", "method"))
+    long = [line for line in lines if line["method"] == score_test_images.LONG]
+    if not long:
+        return "Not measured yet."
+    pairs = {(line["data"], line["inlier"], line["seed"]) for line in long}
+    short = [
+        line for line in lines
+        if line["method"] == "score test" and (line["data"], line["inlier"], line["seed"]) in pairs
+    ]  # fmt: skip
+    rows = []
+    for data, title in SETS.items():
+        for label, found in (("10", short), ("100", long)):
+            here = [line for line in found if line["data"] == data]
+            if not here:
+                continue
+            means = [
+                statistics.mean(line[f"auroc_{score}"] for line in here)
+                for score in ("reconstruction", "statistic", "score", "twin")
+            ]
+            classes = ", ".join(str(one) for one in sorted({line["inlier"] for line in here}))
+            seeds = len({line["seed"] for line in here})
+            rows.append([title, label, classes, str(seeds), *map(_cell, means)])
+    head = (
+        "data set", "epochs", "inlier classes", "seeds", "reconstruction", "statistic alone", "score",
+        "its twin, forward only",
+    )  # fmt: skip
+    return "\n\n".join([markdown(head, rows), origin(long)])
+
+
 def _of(lines: Sequence[Line], inlier: int, method: str) -> list[Line]:
     return [line for line in lines if line["inlier"] == inlier and line["method"] == method]
 
@@ -69,4 +101,4 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-TABLES = {"score-test-images": table}
+TABLES = {"score-test-images": table, "score-test-longer": longer}
