@@ -135,3 +135,17 @@ def test_codes_are_categories_in_a_file_that_has_only_digits(tmp_path):
     scores = pl.read_csv(tmp_path / "s.csv")["score"].sort(descending=True)
     why = json.loads((tmp_path / "why.json").read_text())
     np.testing.assert_allclose([one["score"] for one in why], scores[: len(why)], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.arange(200.0), "error: Expected 2D array, got 1D array instead: Reshape your data"),
+        (np.ones((50, 4), complex), "error: Complex data not supported\n"),
+    ],
+)
+def test_an_array_is_not_poured_into_the_error(tmp_path, array, said):
+    np.save(tmp_path / "x.npy", array)
+    line = fails("fit", tmp_path / "x.npy", "-o", tmp_path / "m")
+    assert line.startswith(said)
+    assert len(line) < 300

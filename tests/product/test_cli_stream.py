@@ -177,7 +177,7 @@ def test_true_and_false_are_read_as_they_were_fitted(tmp_path):
         (b"", "could not be read as CSV: it is empty; a line of names comes first"),
         (b"size,size\n1,2\n", "has more than one column named 'size'"),
         (b"size,maker\n", "holds no row; at least one is wanted"),
-        (b"size,\xff\n", "its first line is no UTF-8"),
+        (b"size,\xff\n", "is no text in UTF-8"),
     ],
 )
 def test_csv_without_rows_or_names(model, tmp_path, text, said):

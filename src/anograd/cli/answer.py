@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     ((ValueError, TypeError, FloatingPointError), "input"),
 )
 ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
+ARRAY = re.compile(r"(array=|\n)\[[-+.,\s\deijnaf\[\]]*\]\.?(?=\n|$)")
 # The warnings of a command that was asked for JSON; None for people.
 _said: ContextVar[list[str] | None] = ContextVar("said", default=None)
 
@@ -145,7 +147,7 @@ def warn(text: str) -> None:
 
 
 def one_line(error: BaseException | str) -> str:
-    """Return what an error says, on one line.
+    """Return what an error says, on one line, without the array that scikit-learn puts into it.
 
     Parameters
     ----------
@@ -154,7 +156,7 @@ def one_line(error: BaseException | str) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {str(error.filename)!r}" if error.filename else "")
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(ARRAY.sub(" ", text).split()) or type(error).__name__
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
