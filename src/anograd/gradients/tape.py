@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from anograd.gradients.expanded import expandable, expanding
 from anograd.gradients.kinks import nearest, watching
 from anograd.losses import check_rows
 from anograd.target import Target, forward_pass, usable
+
+# Whether a network writes over its input, as its first pass shows: to copy rows takes a twentieth of a pass.
+_WRITES: WeakKeyDictionary[Target, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,11 @@ def losses(
     lower = torch.autocast(x.device.type, autocast, cache_enabled=False) if autocast else nullcontext()
     # What the network writes in place, its input or a counter among its buffers, are copies.
     buffers = {name: buffer.clone() for name, buffer in target.module.named_buffers()}
+    given = x.clone() if _WRITES.get(target, True) else x
     with lower:
-        output = functional_call(target.module, {**buffers, **parameters}, (x.clone(),))
+        output = functional_call(target.module, {**buffers, **parameters}, (given,))
+    if target not in _WRITES and not torch._C._functorch.is_functorch_wrapped_tensor(given):
+        _WRITES[target] = given._version > 0
     return target.loss(_in_float32(output) if autocast else output, x)
 
 
