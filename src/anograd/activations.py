@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from anograd.losses import check_rows
-from anograd.target import Target, forward_pass
+from anograd.target import Target, forward_pass, output_of
 
 
 def activations(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -66,8 +65,7 @@ def _run(target: Target, x: Tensor) -> tuple[Any, list[tuple[str, Tensor]]]:
 
     hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in _layers(target)]
     try:
-        buffers = {name: buffer.clone() for name, buffer in target.module.named_buffers()}
-        return functional_call(target.module, buffers, (x.clone(),)), calls
+        return output_of(target, x), calls
     finally:
         for hook in hooks:
             hook.remove()

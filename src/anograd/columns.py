@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from anograd.data import collect, frame_library, is_lazy, slices, to_array
+from anograd.data import collect, frame_library, frame_names, is_lazy, slices, to_array
 
 Texts = dict[int, list[str | None]]  # column number -> its categories, None where one is missing
 # Beginnings of the type names of polars and Arrow, and of what pandas' infer_dtype says.
@@ -24,8 +24,8 @@ CATEGORIES = ("str", "utf8", "large_str", "bool", "categorical", "enum", "dictio
 MOST_LEVELS = 100
 FEW, MOST_DISTINCT = 40, 0.9  # in more than a few rows, texts that are almost all different are no categories
 MOST_OF = 0.9  # of texts; so many that are numbers make a column of numbers
-# Not what any reader takes for a number, but what people and spreadsheets write for one: 1,234.50 or 12 %.
 EMPTY = frozenset({"na", "n/a", "nan", "null", "none", "nil", "missing", "unknown", "?", "-", "."})
+# Not what any reader takes for a number, but what people and spreadsheets write for one: 1,234.50 or 12 %.
 WRITTEN = re.compile(r"[-+(]?\s*[$€£¥]?\s*\d{1,3}(?>[,.'\s]?\d{3})*+(?>[.,]\d+)?\s*[%$€£¥]?\s*\)?")
 TIMES = ("date", "time", "duration", "period", "month")
 
@@ -114,11 +114,10 @@ def ranges(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _parse_frame(X: Any, library: str) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
-    given = list(X.column_names if library == "pyarrow" else X.columns)
     if 0 in X.shape:
         axis = "sample" if X.shape[0] == 0 else "feature"
         raise ValueError(f"Found array with 0 {axis}(s) (shape={X.shape}) while a minimum of 1 is required.")
-    labels = [str(name) for name in given]
+    labels = [str(name) for name in (X.column_names if library == "pyarrow" else X.columns)]
     doubled = [name for name, count in Counter(labels).items() if count > 1]
     if doubled:
         raise ValueError(
@@ -137,7 +136,7 @@ def _parse_frame(X: Any, library: str) -> tuple[list[str] | None, NDArray[np.flo
         else:
             raise ValueError(_unusable(label, kind))
     # Numbered columns, as in a frame made from an array, are no names: scikit-learn reads them so, too.
-    return (labels if all(isinstance(name, str) for name in given) else None), matrix, texts
+    return frame_names(X), matrix, texts
 
 
 def _kind(column: Any, library: str) -> str:
@@ -198,7 +197,7 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
     total = counts.total()
     numbers = [level for level in counts if _reads_as_number(level)]
     empty = [level for level in counts if level.lower() in EMPTY]
-    if empty and len(numbers) > 1 and len(numbers) + len(set(empty) - set(numbers)) == len(counts):
+    if empty and len(numbers) > 1 and {*numbers, *empty} == set(counts):
         raise ValueError(
             f"column {label!r} holds numbers and {empty[0]!r}, which seems to stand for an empty cell: leave "
             f"such cells empty, which missing='impute' fills"

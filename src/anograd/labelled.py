@@ -42,8 +42,11 @@ def read_labelled(
         +1 and -1, or a normal one that does not occur; the message lists what there is.
     """
     X = _without(scan(data, texts), data, drop, "--drop")
-    if label is None:
-        return X, None
+    return (X, None) if label is None else _marked(X, data, label, normal)
+
+
+def _marked(X: Any, data: str, label: str, normal: Sequence[str]) -> tuple[Any, Array]:
+    """Return the rows without their label column, and which are known anomalies, as `read_labelled` does."""
     X, values = _split(X, data, label)
     there = values.unique().to_list() if hasattr(values, "unique") else np.unique(values).tolist()
     if any(map(_is_missing, there)):
@@ -156,12 +159,9 @@ def read_normal(
     ValueError
         As for `read_labelled`.
     """
-    there = _columns(scan(data))
-    own = label is not None and (label in there if there is not None else data == labelled)
-    if own or (label is not None and ".np" in label and data == labelled):
-        X, y = read_labelled(data, label, normal, texts=texts)
-    else:
-        X, y = read_features(data, None, fitted, texts), None
+    X, y = scan(data, texts), None
+    if label is not None and (data == labelled or label in (_columns(X) or ())):
+        X, y = _marked(X, data, label, normal)
     return unmarked(only_fitted(X, data, fitted), y)
 
 

@@ -51,6 +51,8 @@ def test_names_of_an_earlier_fit_are_forgotten() -> None:
     detector = ag.GradDensity(epochs=1, random_state=0).fit(FRAME)
     assert hasattr(detector, "feature_names_in_")
     assert not hasattr(detector.fit(RNG.random((20, 1, 6, 6))), "feature_names_in_")
+    features = ag.GradientFeatures(epochs=1, random_state=0).fit(FRAME)
+    assert not hasattr(features.fit(TABLE), "feature_names_in_")
 
 
 def test_a_network_stays_as_it_was_where_its_model_cannot_be_loaded(adopted: Any, tmp_path: Any) -> None:

@@ -75,6 +75,16 @@ def test_fits_and_scores_under_the_callers_modes(kind: type[Any], mode: str) -> 
     np.testing.assert_array_equal(twins, expected.twin_score(TABLE))
 
 
+def test_detectors_are_fitted_together_under_no_grad() -> None:
+    def fitted() -> Any:
+        detectors = [ag.GradCon(epochs=2, random_state=i) for i in range(2)]
+        return [one.anomaly_score(TABLE) for one in ag.fit_together(detectors, [TABLE, TABLE])]
+
+    expected = fitted()
+    with torch.no_grad():
+        np.testing.assert_array_equal(fitted(), expected)
+
+
 def test_a_model_loaded_in_inference_mode_scores_the_same(tmp_path: Any) -> None:
     detector = ag.GradDensity(epochs=2, random_state=0).fit(TABLE)
     detector.save(tmp_path / "model")
@@ -148,6 +158,7 @@ def test_a_network_that_counts_its_calls() -> None:
     detector = ag.GradDensity(target=Target.adopt(net), random_state=0).fit(TABLE)
     detector.anomaly_score(TABLE)
     detector.twin_score(TABLE)
+    detector.explain(TABLE[:2])
     assert net.calls == 0
 
 

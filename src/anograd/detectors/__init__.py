@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -93,20 +95,28 @@ def load(folder: str | Path, *, target: Target | None = None, device: str | None
             f"{str(folder)!r} holds a detector of the kind {name!r}; this anograd knows {', '.join(named)}: "
             f"pip install -U anograd"
         )
-    before = {} if target is None else copied(target.module.state_dict())
-    found: str | None = "it could not be read"
-    try:
-        detector = restored(named[name], stored, target, device)
-        found = golden.difference(detector, stored)
-    except (HandedIn, OSError, ImportError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # plain data and tensors of any shape, with checksums that are right
-        raise store.damaged(
-            folder, f"its parts do not fit together ({type(error).__name__}: {error})"
-        ) from error
-    finally:
-        if target is not None and found is not None:  # the network stays what it was
-            target.module.load_state_dict(before)
-    if found is not None:
-        raise ValueError(f"the model in {str(folder)!r} scores otherwise than when it was saved: {found}")
+    with _given_back(target):
+        try:
+            detector = restored(named[name], stored, target, device)
+            found = golden.difference(detector, stored)
+        except (HandedIn, OSError, ImportError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # plain data and tensors of any shape, with checksums that are right
+            raise store.damaged(
+                folder, f"its parts do not fit together ({type(error).__name__}: {error})"
+            ) from error
+        if found is not None:
+            raise ValueError(f"the model in {str(folder)!r} scores otherwise than when it was saved: {found}")
     return detector
+
+
+@contextmanager
+def _given_back(target: Target | None) -> Iterator[None]:
+    """Give a network that was handed in its own weights back where an error ends the block."""
+    before = {} if target is None else copied(target.module.state_dict())
+    try:
+        yield
+    except BaseException:
+        if target is not None:
+            target.module.load_state_dict(before)
+        raise

@@ -185,7 +185,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         some = rows.take(split.validation[:MOST_USUAL])
         self.made_up_ = golden.made_up(self.encoder_.kind, some)
         self.usual_ = torch.from_numpy(self._batched(self._parts().read, [some])).mean(0)
-        self._calibrate(rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
+        held_out = (rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
+        self._calibrate(self._batched(self._score_batch, held_out))
         self.fitted_by_ = {
             "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "anograd": __version__, "torch": str(torch.__version__), "python": python_version(),
@@ -203,8 +204,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         memory = self.get_params(deep=False).get("memory")
         return sys.maxsize if memory is None else parse_memory(memory)
 
-    def _calibrate(self, pieces: Iterable[Tensor]) -> None:
-        self.calibration_ = Calibration(self._batched(self._score_batch, pieces))
+    def _calibrate(self, normal: Floats, known: Anomalies | None = None) -> None:
+        self.calibration_ = Calibration(normal, known)
         self.offset_ = -self._threshold()
 
     def _threshold(self) -> float:
@@ -247,8 +248,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             if known is None:
                 raise ValueError("prevalence= says how common known anomalies are, and none were given")
             known = Anomalies(known.scores, prevalence)
-        self.calibration_ = Calibration(normal, known)  # all at once: what is refused changes nothing
-        self.offset_ = -self._threshold()
+        self._calibrate(normal, known)  # all at once: what is refused changes nothing
         self.split_ = {**self.split_, "calibration": len(normal)}
         return self
 

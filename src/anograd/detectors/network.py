@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from anograd.batches import out_of_memory
 from anograd.checkpoint import digest
@@ -22,7 +21,7 @@ from anograd.gradients import per_sample, steady
 from anograd.losses import bce_with_logits, kl_divergence
 from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
 from anograd.spill import Some
-from anograd.target import Target, forward_pass
+from anograd.target import Target, forward_pass, output_of
 from anograd.train import seeded
 
 DECODER = "up.*.weight"
@@ -79,10 +78,7 @@ class NetworkDetector(Detector):
         return digest(None, self.target_.module.state_dict().values())
 
     def _expected(self, rows: Tensor) -> Tensor | None:
-        module = self.target_.module
-        real = next((p.dtype for p in module.parameters() if p.is_floating_point()), rows.dtype)
-        with forward_pass(self.target_), torch.no_grad():
-            output = module(rows.to(real) if rows.is_floating_point() else rows.clone())
+        output = _output(self.target_, rows)
         output = output[0] if isinstance(output, tuple) else output
         if not isinstance(output, Tensor) or output.shape != rows.shape or not rows.is_floating_point():
             return None
@@ -92,12 +88,8 @@ class NetworkDetector(Detector):
         """Take a network that was handed in, once it is known that it takes rows like these."""
         self.target_, self.network_ = target, {"kind": "adopted", "class": type(target.module).__qualname__}
         self.digest_ = self._fingerprint_of_network()
-        real = next((p.dtype for p in target.module.parameters() if p.is_floating_point()), rows.dtype)
-        given = rows.to(real) if rows.is_floating_point() else rows.clone()
-        buffers = {name: buffer.clone() for name, buffer in target.module.named_buffers()}
         try:
-            with forward_pass(target), torch.no_grad():
-                functional_call(target.module, buffers, (given,))
+            _output(target, rows)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
@@ -149,8 +141,10 @@ class NetworkDetector(Detector):
 
     def _check_alive(self, rows: Tensor | Some) -> None:
         """Warn of a network that gives all these rows, which differ, the same output after its training."""
+        if not self._is_dead(self.target_, rows):
+            return
         some = rows[:MOST_SEEN]
-        if self._is_dead(self.target_, some) and bool((some != some[:1]).any()):
+        if bool((some != some[:1]).any()):
             warnings.warn(
                 "the network learned nothing but the mean row: its code is the same for all rows, so what "
                 "columns have to do with each other is not noticed. Fit with a wider code, such as "
@@ -188,6 +182,13 @@ class NetworkDetector(Detector):
             self.digest_ = self._fingerprint_of_network()
         else:
             self.target_.module.to(self._device()).eval()
+
+
+def _output(target: Target, rows: Tensor) -> Any:
+    """Return what a network makes of rows, real ones in its own precision; no gradient is asked for."""
+    real = next((p.dtype for p in target.module.parameters() if p.is_floating_point()), rows.dtype)
+    with forward_pass(target), torch.no_grad():
+        return output_of(target, rows.to(real) if rows.is_floating_point() else rows)
 
 
 def describe(kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from anograd.detectors.progress import observer
 from anograd.detectors.split import Split
 from anograd.spill import Rows
 from anograd.stack import train_together
+from anograd.target import undisturbed
 
 ALIKE = (
     "target", "hidden", "alpha", "reference", "averaging", "keep", "epochs", "patience", "batch_size",
@@ -22,6 +23,7 @@ AnyDetector = TypeVar("AnyDetector", bound=Detector)
 Begun = tuple[GradCon, Rows, Split, int]
 
 
+@undisturbed()
 def fit_together(
     detectors: Sequence[AnyDetector], data: Sequence[Any], labels: Sequence[Any] | None = None
 ) -> list[AnyDetector]:

@@ -123,6 +123,7 @@ class GradientFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.detectors_ = [self._reader(target).fit(X, y) for target in targets]
         first = self.detectors_[0]
         self.n_features_in_ = first.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         if hasattr(first, "feature_names_in_"):
             self.feature_names_in_ = first.feature_names_in_
         return self

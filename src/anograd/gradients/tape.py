@@ -13,20 +13,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call
 
 from anograd.gradients.expanded import expandable, expanding
 from anograd.gradients.kinks import nearest, watching
 from anograd.losses import check_rows
-from anograd.target import Target, forward_pass, usable
-
-# Whether a network writes over its input, as its first pass shows: to copy rows takes a twentieth of a pass.
-_WRITES: WeakKeyDictionary[Target, bool] = WeakKeyDictionary()
+from anograd.target import Target, forward_pass, output_of, usable
 
 
 @dataclass(frozen=True)
@@ -140,13 +135,8 @@ def losses(
     """Return the loss of each row with these parameters in place of the network's own."""
     # Without a cache each use of a weight is seen as one.
     lower = torch.autocast(x.device.type, autocast, cache_enabled=False) if autocast else nullcontext()
-    # What the network writes in place, its input or a counter among its buffers, are copies.
-    buffers = {name: buffer.clone() for name, buffer in target.module.named_buffers()}
-    given = x.clone() if _WRITES.get(target, True) else x
     with lower:
-        output = functional_call(target.module, {**buffers, **parameters}, (given,))
-    if target not in _WRITES and not torch._C._functorch.is_functorch_wrapped_tensor(given):
-        _WRITES[target] = given._version > 0
+        output = output_of(target, x, parameters)
     return target.loss(_in_float32(output) if autocast else output, x)
 
 
