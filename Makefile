@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Processes that test, a file at a time; 0 is none but pytest itself.
+WORKERS ?= 2
 
 # A thread that waits for another sleeps instead of spinning: where another program keeps a core busy, small networks
 # otherwise train far slower (25 times, measured on two cores with one of them busy).
@@ -34,7 +36,7 @@ demo: $(DEMO)/.installed ## install anograd as above, find odd digits and malign
 	$(DEMO)/bin/anograd demo -o demo/
 
 test: $(VENV)/.installed ## run all tests; make test PYTEST_ARGS="-m 'not slow'"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: lint docs ## what must pass before a change is merged: lint, documentation, then test
 	$(MAKE) test

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,7 +31,24 @@ class Words(nn.Module):
         return self.logits(self.lstm(self.attention(self.table(x)))[0]).transpose(1, 2)
 
 
-def test_autocast_agrees_with_float32_and_reduces_in_float32() -> None:
+def can_run_lstm() -> bool:
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+    except RuntimeError:
+        return False
+    return True
+
+
+@pytest.fixture
+def half_lstm() -> Iterator[None]:
+    """Let nn.LSTM run in bfloat16: with oneDNN it does on processors with AVX-512 only."""
+    with torch.backends.mkldnn.flags(enabled=can_run_lstm()):
+        yield
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # of another flag, which is set along with it
+def test_autocast_agrees_with_float32_and_reduces_in_float32(half_lstm: None) -> None:
     torch.manual_seed(0)
     net, x = Words(), torch.randint(11, (5, 6))
     target = Target.adopt(net, loss="cross_entropy")

@@ -28,7 +28,7 @@ def written(write, *given: object, **more: object) -> bytes:
 
 FRAME = pl.DataFrame({"a": [1.0, 2.0], "b": ["x", None]})
 PICTURE = Image.new("RGB", (8, 6), 90)
-RUN = b'seeds = [0]\n[[run]]\nprotocol = "adbench"\ndata = ["adbench/*"]\ndetectors = ["gradcon"]\n'
+RUN = b'seeds = [0]\n[[run]]\nprotocol = "adbench"\ndata = ["breast_cancer"]\ndetectors = ["gradcon"]\n'
 WHOLE = {
     "x.npy": written(np.save, np.arange(6.0).reshape(2, 3)),
     "x.npz": written(np.savez, np.ones(3)),

@@ -105,7 +105,8 @@ def per_sample(
     autocast : torch.dtype, optional
         ``torch.bfloat16`` or ``torch.float16``: forward and backward run under ``torch.autocast``. The loss,
         and all that is read off inputs and gradients of layers, is float32 still. Gradients below
-        6e-8 vanish in float16; bfloat16 has float32's range.
+        6e-8 vanish in float16; bfloat16 has float32's range. ``nn.LSTM`` in bfloat16 wants a processor
+        with AVX-512, or to be called within ``torch.backends.mkldnn.flags(enabled=False)``.
 
     Returns
     -------

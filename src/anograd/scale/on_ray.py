@@ -15,6 +15,7 @@ from anograd.scale import parts
 from anograd.scale.parts import Done, Part
 from anograd.scale.scorer import Scorer
 from anograd.train import Observer
+from anograd.whole import clear
 
 ATTEMPTS = 3  # at a part whose process dies
 Batch = dict[str, Any]
@@ -80,7 +81,7 @@ def score_on_ray(
     todo = [part for part in all_parts if part.name not in done]
     if todo:
         failed: list[str] = []
-        _forget(todo)
+        _tidy(todo)
         try:
             with _ray() as ray:
                 for one in _scored(ray, scorer, todo, workers):
@@ -90,7 +91,7 @@ def score_on_ray(
                     else:
                         failed.append(one)
         finally:
-            _forget(todo)
+            _tidy(todo)
         if failed:
             more = f" (and {len(failed) - AT_MOST} more)" if len(failed) > AT_MOST else ""
             raise ValueError(
@@ -138,10 +139,11 @@ def _begun(part: Part) -> Path:
     return output.with_name(f".{output.name}.begun")
 
 
-def _forget(todo: list[Part]) -> None:
-    """Remove the counts of attempts."""
+def _tidy(todo: list[Part]) -> None:
+    """Remove the counts of attempts, and what processes that were killed had begun to write."""
     for part in todo:
         _begun(part).unlink(missing_ok=True)
+        clear(Path(part.output))
 
 
 def _scored(ray: Any, scorer: Scorer, todo: list[Part], workers: int | None) -> Iterator[Done | str]:
