@@ -23,7 +23,8 @@ class GradDensity(PostHocDetector):
         An autoencoder trained here, or a network of one's own, which is never trained:
         ``Target.adopt(net, loss=..., layers=...)``.
     hidden : sequence of int, optional
-        Encoder widths of the dense autoencoder, code last.
+        Encoder widths of the dense autoencoder, code last. By default 64, 32 and half the columns, at least 8
+        and at most 16.
     epochs : int, default 100
         Passes of the autoencoder over the training rows, at most.
     patience : int or None, default 10

@@ -41,6 +41,7 @@ MOST_ROWS = 20_000  # normal rows that a score learns from
 NOISE_ROWS = 200  # that stand for anomalies where a score needs some and none is known
 READ_AT_ONCE = 256
 LOGARITHMIC = (NormDensity, LabelledNorms)
+CODE = 8  # units at least: a narrower code often dies, and what gradients tell is told by more units
 
 
 class PostHocDetector(NetworkDetector):
@@ -101,6 +102,9 @@ class PostHocDetector(NetworkDetector):
         self.random_state = random_state
         self.progress = progress
         self.checkpoint = checkpoint
+
+    def _narrowest(self) -> int:
+        return CODE
 
     @abstractmethod
     def _score(self, columns: int) -> nn.Module:

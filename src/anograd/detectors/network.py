@@ -125,7 +125,7 @@ class NetworkDetector(Detector):
     def _own(self, rows: Tensor | Some, seed: int) -> tuple[Target, Penalty | None]:
         """Return a fresh network for rows like these, on the device, and what its training adds."""
         assert isinstance(self.target, str)
-        self.network_ = describe(self.target, tuple(rows.shape[1:]), self.hidden)
+        self.network_ = describe(self.target, tuple(rows.shape[1:]), self.hidden, self._narrowest())
         for draw in range(MOST_DRAWS):
             target, penalty = build(self.network_, self.read, seed + draw)
             target.module.to(self._device())
@@ -134,6 +134,10 @@ class NetworkDetector(Detector):
         if self.start == "mean" and isinstance(target.module, ConvAutoencoder):
             target.module.start_at(rows[:MOST_SEEN])
         return target, penalty
+
+    def _narrowest(self) -> int:
+        """Return how many units the code of a dense autoencoder has at least, where no widths are given."""
+        return 1
 
     def _is_dead(self, target: Target, rows: Tensor | Some) -> bool:
         """Tell whether a dense autoencoder gives all these rows the same output."""
@@ -191,18 +195,20 @@ def _output(target: Target, rows: Tensor) -> Any:
         return output_of(target, rows.to(real) if rows.is_floating_point() else rows)
 
 
-def describe(kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None) -> dict[str, Any]:
+def describe(
+    kind: str, shape: tuple[int, ...], hidden: Sequence[int] | None, narrowest: int
+) -> dict[str, Any]:
     """Return a network for rows of this shape as plain data, from which `build` makes it."""
     kind = choose_kind(kind, shape, "cae")
     if kind == "dense":
-        widths = [int(width) for width in hidden] if hidden is not None else default_widths(shape[0])
+        widths = [int(width) for width in hidden] if hidden is not None else widths_for(shape[0], narrowest)
         return {"kind": kind, "features": shape[0], "hidden": widths}
     return {"kind": kind, "channels": shape[0], "height": shape[1], "width": shape[2]}
 
 
-def default_widths(features: int) -> list[int]:
-    """Return the encoder widths for a table of so many columns: 64, then a code of about half the columns."""
-    return [64, 32, max(1, min(16, (features + 1) // 2))]
+def widths_for(features: int, narrowest: int) -> list[int]:
+    """Return the encoder widths for a table of so many columns, the code being about half the columns."""
+    return [64, 32, max(narrowest, min(16, (features + 1) // 2))]
 
 
 def build(network: Mapping[str, Any], layers: str, seed: int) -> tuple[Target, Penalty | None]:
