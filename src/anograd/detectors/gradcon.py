@@ -59,7 +59,7 @@ class GradCon(NetworkDetector):
         "cae" and "vae" for images, "dense" for tables; "auto" takes "cae" or "dense" by the rows' shape.
         A Target is used post hoc: never trained, only its mean gradient over the training rows is taken.
     hidden : sequence of int, optional
-        Encoder widths of the dense autoencoder, code last. By default 64, 32 and half the columns, at most 16.
+        Encoder widths of the dense autoencoder, code last. By default 64, 32 and half the columns, up to 16.
     alpha : float, default 0.03
         Weight of the gradient constraint in training; 0 trains a plain autoencoder.
     beta : float or "auto", default "auto"
