@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -250,7 +250,7 @@ def check_scores(scores: Any, what: str) -> NDArray[np.float64]:
 
 
 def _check_rate(name: str, value: float) -> None:
-    if isinstance(value, bool) or not 0 < value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
         raise ValueError(f"{name}={value!r} was given; a rate between 0 and 1 is wanted: {name}=0.05")
 
 

@@ -63,6 +63,8 @@ class Target:
 
         Raises
         ------
+        TypeError
+            Where the network is no module.
         ValueError
             When no parameter matches (the names there are get listed) or the loss is unknown.
 
@@ -73,6 +75,8 @@ class Target:
         >>> Target.adopt(net, layers="*.weight").layers
         ('0.weight', '2.weight')
         """
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"the network is a {type(module).__name__}; a torch.nn.Module is wanted")
         return cls(module, resolve(loss), choose_layers(module, layers))
 
     def parameters(self) -> dict[str, Tensor]:

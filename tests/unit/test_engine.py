@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -126,6 +127,19 @@ def test_bad_calls_say_what_is_wanted() -> None:
         per_sample(target, X, ("weighted",), weight={"0.weight": torch.zeros(3, 4)})
     with pytest.raises(ValueError, match=r"no rows: x has shape \(0, 4\)"):
         per_sample(target, X[:0])
+
+
+def test_what_is_no_tensor_is_refused() -> None:
+    target = Target.adopt(nn.Linear(4, 4), layers="weight")
+    for rows in (X.numpy(), X.tolist()):
+        with pytest.raises(
+            TypeError, match=r"x is a (ndarray|list); a tensor is wanted: torch\.as_tensor\(x\)"
+        ):
+            per_sample(target, rows)
+    with pytest.raises(TypeError, match="the reference for 'weight' is a ndarray; a tensor is wanted"):
+        per_sample(target, X, ("inner",), reference={"weight": np.zeros((4, 4))})
+    with pytest.raises(TypeError, match=r"the network is a function; a torch\.nn\.Module is wanted"):
+        Target.adopt(lambda rows: rows)
 
 
 def test_batch_norm_without_running_statistics_is_named() -> None:

@@ -114,6 +114,8 @@ def per_sample(
 
     Raises
     ------
+    TypeError
+        Where rows, a reference or a weight are no tensors.
     ValueError
         For an unknown quantity, a missing or ill-shaped reference or weight, no rows, or a loss that does
         not give one number a row.
@@ -136,10 +138,6 @@ def per_sample(
     if "fold" in wanted and fold is None:
         raise ValueError(
             "'fold' is wanted without one: pass fold=, (name, gradients (b, *shape)) -> (b, columns)"
-        )
-    if x.ndim == 0 or len(x) == 0:
-        raise ValueError(
-            f"per_sample got no rows: x has shape {tuple(x.shape)}, wanted (n, ...) with n of 1 or more"
         )
     planned = plan(target, x, autocast=autocast)
     with undisturbed():
@@ -198,6 +196,10 @@ def _check_shapes(target: Target, tensors: Reference, what: str) -> dict[str, Te
                 f"{', '.join(tensors) or 'nothing'}: give one tensor for each of target.layers"
             )
         given = tensors[name]
+        if not isinstance(given, Tensor):
+            raise TypeError(
+                f"the {what} for '{name}' is a {type(given).__name__}; a tensor is wanted: torch.as_tensor"
+            )
         if given.shape != parameter.shape:
             raise ValueError(
                 f"the {what} for '{name}' has shape {tuple(given.shape)}, "

@@ -117,8 +117,10 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
 
     Raises
     ------
+    TypeError
+        Where x is no tensor.
     ValueError
-        Where rows influence each other, with the layer that lets them.
+        Where there is no row, or rows influence each other, with the layer that lets them.
 
     Examples
     --------
@@ -133,6 +135,7 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
     if x is None:
         owners = _owners(target)
         return Plan(tuple(_by_kind(target, name, owners[name]) for name in target.layers), (), 0, autocast)
+    _check_rows(x)
     # A single row cannot tell whether rows influence each other, so the first pair is looked at again.
     key = (x.shape[1:], x.dtype, x.device, _placement(target), autocast, len(x) > 1)
     known = _PLANS.setdefault(target, {})
@@ -140,6 +143,15 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
         with undisturbed():
             known[key] = _probe(target, _pair(x), autocast)
     return known[key]
+
+
+def _check_rows(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}; a tensor is wanted: torch.as_tensor(x)")
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(
+            f"there are no rows: x has shape {tuple(x.shape)}, wanted (n, ...) with n of 1 or more"
+        )
 
 
 def _pair(x: Tensor) -> Tensor:
