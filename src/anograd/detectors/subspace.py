@@ -61,7 +61,7 @@ class GradSubspace(PostHocDetector):
     --------
     >>> import numpy as np
     >>> normal = np.random.default_rng(0).normal(size=(200, 3))
-    >>> detector = GradSubspace(epochs=5, random_state=0).fit(normal)
+    >>> detector = GradSubspace(epochs=20, random_state=0).fit(normal)
     >>> detector.detect([[0.0, 0.1, 0.2], [30.0, -30.0, 30.0]], alpha=0.05)
     array([False,  True])
     """
