@@ -109,7 +109,7 @@ def test_label_files_agree(place, tmp_path, label):
 def test_options_reach_the_detector(place, tmp_path):
     works("fit", place / "x.csv", "-o", tmp_path / "model", "--as-published", "--epochs", 1, "--detector",
           "gradcon", "--set", "target=dense", "--set", "alpha=0.5", "--set", "beta=0.25", "--set",
-          "reference=recon", "--set", "hidden=[5, 3]",
+          "reference=recon", "--set", "hidden=(5, 3)",
           "--batch-size", 7, "--learning-rate", 0.01, "--missing", "impute", "--device", "cpu",
           "--threads", 2)  # fmt: skip
     assert torch.get_num_threads() == 2

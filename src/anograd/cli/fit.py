@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -123,16 +124,17 @@ def _defaults(name: str) -> dict[str, Any]:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value in NAME=VALUE; what is no JSON is a text."""
+    """Return the name and the value in NAME=VALUE, as JSON or Python writes it; what is neither is a text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise typer.BadParameter(
             f"{text!r} was given; NAME=VALUE is wanted, such as patience=5", param_hint="--set"
         )
-    try:
-        return name, json.loads({"None": "null", "True": "true", "False": "false"}.get(value, value))
-    except ValueError:
-        return name, value
+    with suppress(ValueError):
+        return name, json.loads(value)
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return name, ast.literal_eval(value)
+    return name, value
 
 
 def _check(name: str, chosen: Mapping[str, Any], as_published: bool) -> None:
