@@ -106,12 +106,14 @@ class DenseAutoencoder(nn.Module):
         Input features p.
     hidden : sequence of int
         Widths of the encoder's layers, the code last; the decoder mirrors them.
+    linear_code : bool, default False
+        Leave out the code's ReLU, which in a narrow code often switches off all units for all rows.
     """
 
-    def __init__(self, features: int, hidden: Sequence[int]) -> None:
+    def __init__(self, features: int, hidden: Sequence[int], *, linear_code: bool = False) -> None:
         super().__init__()
         widths = (features, *hidden)
-        self.down = _dense(widths, last=nn.ReLU())
+        self.down = _dense(widths, last=None if linear_code else nn.ReLU())
         self.up = _dense(widths[::-1], last=None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ class DenseAutoencoder(nn.Module):
     def is_dead(self, rows: Tensor) -> bool:
         """Tell whether rows (n, p) all have the same code, so that nothing of them reaches the decoder.
 
-        A code of one or two units, as for few columns, is often below the ReLU's kink on all rows.
+        A layer of one or two units is often below the ReLU's kink on all rows.
         """
         code = self.down(rows.to(next(self.parameters()).dtype))
         return bool((code == code[:1]).all())

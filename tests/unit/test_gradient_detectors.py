@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import anograd as ag
 from anograd import (
     GradCon,
     GradDensity,
@@ -170,38 +172,55 @@ def test_gradients_that_hardly_differ_are_compared_themselves() -> None:
 
 
 def test_a_network_that_is_dead_before_it_learns_is_drawn_anew() -> None:
-    """Codes of one unit are below the ReLU's kink on all rows in half of the draws."""
+    """Layers of one unit are below the ReLU's kink on all rows in half of the draws."""
     rows = torch.rand(50, 2)
-    target, draws = Target.adopt(DenseAutoencoder(2, (8, 1))), range(20)
+    target, draws = Target.adopt(DenseAutoencoder(2, (1, 8))), range(20)
     dead = [seed for seed in draws if build(_narrow(), "*", seed)[0].module.is_dead(rows)]
     assert dead
-    detector = GradDensity(hidden=(8, 1))
+    detector = GradDensity(hidden=(1, 8))
     assert target.module.is_dead(rows[:1].expand(50, -1))
     for seed in dead:
         assert not detector._own(rows, seed)[0].module.is_dead(rows)
 
 
 def _narrow() -> dict[str, Any]:
-    return {"kind": "dense", "features": 2, "hidden": [8, 1]}
+    return {"kind": "dense", "features": 2, "hidden": [1, 8]}
 
 
 def test_a_network_that_dies_while_it_learns_is_told_of() -> None:
     table = np.random.default_rng(0).normal(size=(200, 2))
     with pytest.warns(UserWarning, match=r"the same for all rows.*hidden=\(64, 32, 8\)"):
         detectors = [
-            GradDensity(epochs=30, hidden=(64, 32, 1), random_state=seed).fit(table) for seed in range(8)
+            GradDensity(epochs=30, hidden=(64, 1, 8), random_state=seed).fit(table) for seed in range(16)
         ]
     assert any(d.target_.module.is_dead(torch.rand(50, 2)) for d in detectors)
 
 
 @pytest.mark.filterwarnings("error:the network learned nothing but the mean row")
-def test_the_code_of_few_columns_lives() -> None:
-    """GradCon keeps the bottleneck that reconstruction lives by; its code of one unit may die."""
+@pytest.mark.parametrize("detector", [GradCon, GradDensity])
+def test_the_code_of_few_columns_lives(detector: type[GradCon] | type[GradDensity]) -> None:
+    """The bottleneck that GradCon's reconstruction lives by has no ReLU; gradient scores read a wider one."""
     table = np.random.default_rng(0).normal(size=(200, 2))
     for seed in range(8):
-        detector = GradDensity(epochs=30, random_state=seed).fit(table)
-        assert detector.network_["hidden"] == [64, 32, 8]
-    wide = GradDensity(epochs=1, random_state=0).fit(np.random.default_rng(0).normal(size=(50, 21)))
-    assert wide.network_["hidden"] == [64, 32, 11]
-    narrow = GradCon(epochs=1, random_state=0).fit(np.random.default_rng(0).normal(size=(50, 5)))
-    assert narrow.network_["hidden"] == [64, 32, 3]
+        detector(epochs=30, random_state=seed).fit(table)
+
+
+@pytest.mark.parametrize(
+    ("detector", "columns", "code", "linear"),
+    [
+        (GradCon, 5, 3, True),
+        (GradCon, 21, 11, False),
+        (GradDensity, 5, 8, False),
+        (GradDensity, 21, 11, False),
+    ],
+)
+def test_how_wide_the_code_is(
+    detector: type[GradCon] | type[GradDensity], columns: int, code: int, linear: bool, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(50, columns))
+    fitted = detector(epochs=1, random_state=0).fit(rows)
+    fitted.save(tmp_path / "model")
+    for one in (fitted, ag.load(tmp_path / "model")):
+        module = one.target_.module
+        assert module.up[0].in_features == code
+        assert isinstance(module.down[-1], nn.Linear) == linear

@@ -24,7 +24,7 @@ class GradDensity(PostHocDetector):
         ``Target.adopt(net, loss=..., layers=...)``.
     hidden : sequence of int, optional
         Encoder widths of the dense autoencoder, code last. By default 64, 32 and half the columns, at least 8
-        and at most 16.
+        and at most 16. A code of fewer than 8 units is linear: a ReLU often switches all of them off.
     epochs : int, default 100
         Passes of the autoencoder over the training rows, at most.
     patience : int or None, default 10

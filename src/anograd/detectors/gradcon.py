@@ -60,6 +60,7 @@ class GradCon(NetworkDetector):
         A Target is used post hoc: never trained, only its mean gradient over the training rows is taken.
     hidden : sequence of int, optional
         Encoder widths of the dense autoencoder, code last. By default 64, 32 and half the columns, up to 16.
+        A code of fewer than 8 units is linear: a ReLU often switches all of them off.
     alpha : float, default 0.03
         Weight of the gradient constraint in training; 0 trains a plain autoencoder.
     beta : float or "auto", default "auto"

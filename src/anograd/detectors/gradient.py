@@ -16,7 +16,7 @@ from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
 from anograd.detectors.base import Floats
-from anograd.detectors.network import NetworkDetector
+from anograd.detectors.network import NARROW, NetworkDetector
 from anograd.detectors.parts import LOSS, Parts, joined, of_layers
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
@@ -41,7 +41,6 @@ MOST_ROWS = 20_000  # normal rows that a score learns from
 NOISE_ROWS = 200  # that stand for anomalies where a score needs some and none is known
 READ_AT_ONCE = 256
 LOGARITHMIC = (NormDensity, LabelledNorms)
-CODE = 8  # units at least: a narrower code often dies, and what gradients tell is told by more units
 
 
 class PostHocDetector(NetworkDetector):
@@ -104,7 +103,7 @@ class PostHocDetector(NetworkDetector):
         self.checkpoint = checkpoint
 
     def _narrowest(self) -> int:
-        return CODE
+        return NARROW  # fewer units tell less by their gradients
 
     @abstractmethod
     def _score(self, columns: int) -> nn.Module:

@@ -26,6 +26,7 @@ from anograd.train import seeded
 
 DECODER = "up.*.weight"
 MOST_SEEN = 20_000  # rows that are looked at before training: images whose mean is where a network begins
+NARROW = 8  # a code of fewer units has no ReLU, which often switches all of them off
 MOST_DRAWS = 10  # of a network whose code is the same for all rows before it has learned anything
 Penalty = Callable[[Any, Tensor], Tensor]
 
@@ -202,7 +203,8 @@ def describe(
     kind = choose_kind(kind, shape, "cae")
     if kind == "dense":
         widths = [int(width) for width in hidden] if hidden is not None else widths_for(shape[0], narrowest)
-        return {"kind": kind, "features": shape[0], "hidden": widths}
+        network = {"kind": kind, "features": shape[0], "hidden": widths}
+        return {**network, "linear_code": True} if widths[-1] < NARROW else network
     return {"kind": kind, "channels": shape[0], "height": shape[1], "width": shape[2]}
 
 
@@ -220,7 +222,8 @@ def build(network: Mapping[str, Any], layers: str, seed: int) -> tuple[Target, P
             classifier = ClusterClassifier(network["features"], network["classes"], network["hidden"])
             return Target.adopt(classifier, loss=classifier.loss, layers=layers), None
         if kind == "dense":
-            module = DenseAutoencoder(network["features"], network["hidden"])
+            linear = network.get("linear_code", False)
+            module = DenseAutoencoder(network["features"], network["hidden"], linear_code=linear)
         else:
             make = partial(ConvAutoencoder, network["channels"], network["height"], network["width"])
             module = make(variational=kind == "vae")
