@@ -139,7 +139,7 @@ def test_remaining_time_goes_by_the_same_settings(tmp_path):
     told = []
     run(plans.read(write(tmp_path, ["slow"], quick(both))), observe=told.append)
     assert [one.line["settings"]["seconds"] for one in told] == [0.6, 0.6]
-    assert told[0].left > 0.6  # the two quick cells would say 0.2
+    assert told[0].left >= 0.6  # seconds are rounded; the two quick cells would say 0.2
 
 
 def test_known_anomalies_are_left_out_where_they_are_ignored(tmp_path):
