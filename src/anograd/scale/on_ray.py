@@ -81,7 +81,7 @@ def score_on_ray(
     todo = [part for part in all_parts if part.name not in done]
     if todo:
         failed: list[str] = []
-        _tidy(todo)
+        _forget(todo)
         try:
             with _ray() as ray:
                 for one in _scored(ray, scorer, todo, workers):
@@ -91,7 +91,10 @@ def score_on_ray(
                     else:
                         failed.append(one)
         finally:
-            _tidy(todo)
+            _forget(todo)
+            for part in todo:
+                if part.name not in done:  # its process may have been killed while it wrote
+                    clear(Path(part.output))
         if failed:
             more = f" (and {len(failed) - AT_MOST} more)" if len(failed) > AT_MOST else ""
             raise ValueError(
@@ -139,11 +142,10 @@ def _begun(part: Part) -> Path:
     return output.with_name(f".{output.name}.begun")
 
 
-def _tidy(todo: list[Part]) -> None:
-    """Remove the counts of attempts, and what processes that were killed had begun to write."""
+def _forget(todo: list[Part]) -> None:
+    """Remove the counts of attempts."""
     for part in todo:
         _begun(part).unlink(missing_ok=True)
-        clear(Path(part.output))
 
 
 def _scored(ray: Any, scorer: Scorer, todo: list[Part], workers: int | None) -> Iterator[Done | str]:
