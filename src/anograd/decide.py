@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,6 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control
 
 from anograd.costs import Anomalies, pair
+
+# How far scores of equal rows may lie apart, of their size: a float32 sum depends on its order, and that on
+# where in a batch a row stands.
+ROUNDING = 1e-6
 
 MORE_ROWS = "hold out more rows (a larger `calibration=`) or call `calibrate(more_normal_rows)`"
 
@@ -55,7 +59,8 @@ class Calibration:
     """Scores of held-out normal rows, against which a new score becomes a p value; high scores are anomalous.
 
     The p value of a normal row is valid whatever the score is: it falls at or below alpha with probability at
-    most alpha, as long as the row and the calibration rows are exchangeable.
+    most alpha, as long as the row and the calibration rows are exchangeable. A score that rounding alone may
+    have put above a calibration score counts as equal to it, so that equal rows get the same verdict.
 
     Parameters
     ----------
@@ -63,6 +68,12 @@ class Calibration:
         In any order; kept sorted ascending and read-only.
     anomalies : Anomalies, optional
         What is known of anomalies, which the rule by costs needs.
+
+    Attributes
+    ----------
+    ceilings : ndarray (m,)
+        The highest score that counts as equal to each calibration score: a millionth of its size above it, or
+        of the median size where that is larger.
 
     Raises
     ------
@@ -80,16 +91,18 @@ class Calibration:
 
     scores: NDArray[np.float64]
     anomalies: Anomalies | None = None
+    ceilings: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ordered = np.sort(check_scores(self.scores, "calibration scores"))
-        ordered.flags.writeable = False
-        object.__setattr__(self, "scores", ordered)
+        for name, values in {"scores": ordered, "ceilings": _ceilings(ordered, ordered)}.items():
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
 
     def p_values(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Return the conformal p value of every score, (n,), low = anomalous, from 1 / (m + 1) to 1.
 
-        It is ``(1 + number of calibration scores >= score) / (m + 1)``.
+        It is ``(1 + number of calibration scores >= score) / (m + 1)``, up to rounding (`ceilings`).
 
         Parameters
         ----------
@@ -102,7 +115,7 @@ class Calibration:
             NaN among the scores, or another number of axes.
         """
         given = check_scores(scores, "scores")
-        below = np.searchsorted(self.scores, given, side="left")
+        below = np.searchsorted(self.ceilings, given, side="left")
         return (1 + len(self.scores) - below) / (len(self.scores) + 1)
 
     def threshold(self, alpha: float) -> float:
@@ -122,7 +135,7 @@ class Calibration:
         m = len(self.scores)
         # The levels are divided here as in `p_values`, so that the two agree to the last bit.
         reached = int(np.searchsorted(np.arange(1, m + 2) / (m + 1), alpha, side="right"))
-        return float(self.scores[m - reached]) if reached else float("inf")
+        return float(self.ceilings[m - reached]) if reached else float("inf")
 
     def line(self, costs: Any) -> float:
         """Return the score above which `detect` by these costs raises an alarm.
@@ -143,7 +156,7 @@ class Calibration:
                 "costs need known anomalies, to tell what a line would miss: detector.calibrate(normal_rows, "
                 "anomalies=odd_rows), or anograd calibrate MODEL DATA --label COLUMN"
             )
-        return self.anomalies.threshold(self.scores, given)
+        return self.anomalies.threshold(self.ceilings, given)
 
     def detect(
         self,
@@ -229,10 +242,18 @@ class Calibration:
             raise ValueError(f"budget={budget!r} was given; a number of rows is wanted, an int of 0 or more")
         alarms = np.zeros(len(values), dtype=bool)
         if len(values):
-            floor = min([values.min(), *self.scores[:1]])
+            lowest = np.array([min([values.min(), *self.scores[:1]])])
+            (floor,) = _ceilings(lowest, self.scores)
             first = np.argsort(-values, kind="stable")[:budget]
             alarms[first] = values[first] > floor
         return alarms
+
+
+def _ceilings(scores: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Infinite scores, the lowest among them, stay as they are.
+    sizes, finite = np.abs(scores), np.abs(normal[np.isfinite(normal)])
+    usual = np.median(finite) if len(finite) else 0.0
+    return scores + ROUNDING * np.where(np.isfinite(sizes), np.maximum(sizes, usual), 0.0)
 
 
 def check_scores(scores: Any, what: str) -> NDArray[np.float64]:

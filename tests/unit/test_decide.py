@@ -18,6 +18,17 @@ def test_p_values_equal_the_definition(normal, new):
     np.testing.assert_array_equal(Calibration(np.array(normal)).p_values(new), expected)
 
 
+@given(normal=SCORES, new=SCORES, size=st.sampled_from([1e-30, 1.0, 1e30]), noise=st.floats(-1, 1))
+def test_a_score_that_rounding_moved_is_a_tie(normal, new, size, noise):
+    """By a few units in the last place of a float32, of the score or of the normal ones."""
+    exact = size * np.array(normal)
+    moved = size * np.array(new) + 5e-7 * noise * np.maximum(size * np.abs(new), np.median(np.abs(exact)))
+    calibration = Calibration(exact)
+    np.testing.assert_array_equal(calibration.p_values(moved), calibration.p_values(size * np.array(new)))
+    alarms = calibration.detect(moved, budget=len(new))
+    np.testing.assert_array_equal(alarms, np.array(new) > min(normal + new))
+
+
 @given(normal=SCORES, new=SCORES, alpha=RATES)
 @pytest.mark.filterwarnings("ignore:alpha")
 def test_threshold_and_detect_agree(normal, new, alpha):
@@ -31,7 +42,8 @@ def test_every_level_is_its_own_threshold():
     for m in (1, 19, 99, 100, 199):
         calibration = Calibration(np.arange(float(m)))
         for k in range(1, m + 1):
-            assert calibration.threshold(k / (m + 1)) == m - k
+            assert calibration.threshold(k / (m + 1)) == calibration.ceilings[m - k]
+            assert calibration.ceilings[m - k] == pytest.approx(m - k, rel=1e-6, abs=1e-6 * m)
 
 
 @given(normal=SCORES, new=SCORES, fdr=RATES)

@@ -156,7 +156,7 @@ def build(detector: Detector, inputs: Inputs, rows: Tensor, alpha: float) -> Any
 
 def _whole(detector: Detector, inputs: Inputs, score: Score) -> Callable[..., tuple[Tensor, ...]]:
     """Return the function from raw inputs and alpha to score, p value and verdict."""
-    ordered = torch.from_numpy(detector.calibration_.scores.copy())
+    ordered = torch.from_numpy(detector.calibration_.ceilings.copy())
 
     def whole(*given: Tensor) -> tuple[Tensor, ...]:
         *raw, alpha = given
