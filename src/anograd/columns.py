@@ -20,7 +20,7 @@ NUMBERS = (
     *("integer", "int8", "int16", "int32", "int64", "int128", "uint", "float", "double", "halffloat"),
     *("decimal", "mixed-integer-float", "null", "empty"),
 )
-CATEGORIES = ("str", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
+CATEGORIES = ("string", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
 MOST_LEVELS = 100
 FEW, MOST_DISTINCT = 40, 0.9  # in more than a few rows, texts that are almost all different are no categories
 MOST_OF = 0.9  # of texts; so many that are numbers make a column of numbers

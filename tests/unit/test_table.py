@@ -213,6 +213,10 @@ def test_other_types_are_refused():
         Table().fit(pd.DataFrame({"c": [[1], [2]]}))
     with pytest.raises(ValueError, match="'c' is of type list"):
         Table().fit(pl.DataFrame({"c": [[1], [2]]}))
+    with pytest.raises(ValueError, match="'c' is of type struct"):
+        Table().fit(pl.DataFrame({"c": [{"a": 1}, {"a": 2}]}))
+    with pytest.raises(ValueError, match="'c' is of type struct"):
+        Table().fit(pa.table({"c": [{"a": 1}, {"a": 2}]}))
     with pytest.raises(ValueError, match="'c' is of type interval"):
         Table().fit(pd.DataFrame({"c": pd.interval_range(0, 2)}))
     with pytest.raises(ValueError, match="more than one column named 'a'"):
