@@ -1,6 +1,5 @@
 """A file or a folder of images becomes an array or a frame; a damaged one is refused by name."""
 
-import csv
 import glob
 import importlib
 import io
@@ -14,6 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from anograd.commas import HEADER, check_csv, check_encoding, check_lines, header, with_numbers
+
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 WANTED = (
     "x.npy, x.npz:key, x.csv, x.parquet, or a folder of Parquet files or of images "
@@ -21,13 +22,6 @@ WANTED = (
 )
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
-BOM = b"\xef\xbb\xbf"
-ENCODED = {
-    b"\x1f\x8b": ("compressed", "gunzip < FILE > plain.csv"),
-    b"\xff\xfe": ("in UTF-16", "iconv -f utf-16 -t utf-8 FILE > utf8.csv"),
-    b"\xfe\xff": ("in UTF-16", "iconv -f utf-16 -t utf-8 FILE > utf8.csv"),
-}
-HEADER = 2**20  # bytes of a CSV's first line that are looked at
 # What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
 # NumPy reads headers with. A missing file has been dealt with before.
 BROKEN = (Exception,)
@@ -66,7 +60,7 @@ def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
     text, _, key = str(source).partition(".npz:")
     path = Path(text + ".npz" if key else source)
     if parquet := parquet_files(path):
-        return _read_table(path, parquet, texts)
+        return _read_parquet(path, parquet)
     if not path.exists():
         raise FileNotFoundError(
             f"there is no file or folder {str(path)!r}; check the path, wanted is {WANTED}"
@@ -77,9 +71,7 @@ def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
     if ending in (".npy", ".npz"):
         return _read_numpy(path, key)
     if ending == ".csv":
-        with path.open("rb") as file:
-            check_csv(file.readline(HEADER), repr(str(path)))
-        return _read_table(path, [], texts)
+        return _read_csv(path, texts)
     raise ValueError(f"{str(path)!r} ends in {ending!r}, which cannot be read; wanted is {WANTED}")
 
 
@@ -112,66 +104,6 @@ def opened(source: str | Path) -> Iterator[tuple[BinaryIO, str]]:
     if sys.stdin.isatty():
         raise ValueError("- reads CSV from stdin, and nothing is piped into it: cat x.csv | anograd ... -")
     yield sys.stdin.buffer, "stdin"
-
-
-def check_csv(head: bytes, name: str) -> None:
-    """Raise ValueError where a pipe or file does not begin with names that commas separate.
-
-    Parameters
-    ----------
-    head : bytes
-        The first line, or more.
-    name : str
-        What messages call it.
-    """
-    if head[:4] in (*NUMPY, b"PAR1"):
-        raise ValueError(f"{name} holds no CSV but a NumPy or Parquet file; give the file itself")
-    for start, (called, remedy) in ENCODED.items():
-        if head.startswith(start):
-            raise ValueError(f"{name} is {called}, and CSV is wanted as plain text in UTF-8: {remedy}")
-    names, ended, _ = head.partition(b"\n")
-    if b"\r" in names.rstrip(b"\r"):
-        raise ValueError(
-            f"{name} ends its lines with a carriage return alone: tr '\\r' '\\n' < FILE > lines.csv"
-        )
-    for separator in (";", "\t", "|"):
-        if separator.encode() in names and b"," not in names:
-            raise ValueError(
-                f"{name} has {separator!r} between its columns, and commas are wanted: polars.read_csv(FILE, "
-                f"separator={separator!r}).write_csv('commas.csv'), decimal_comma=True for numbers like 1,5"
-            )
-    if ended or len(head) < HEADER:
-        header(names + ended, name)
-
-
-def header(line: bytes, name: str) -> list[str]:
-    """Return the names of the columns in the first line of a CSV.
-
-    Parameters
-    ----------
-    line : bytes
-    name : str
-        What messages call the file.
-
-    Raises
-    ------
-    ValueError
-        It is no text in UTF-8, not closed on one line, or has a name twice.
-    """
-    try:
-        names = next(csv.reader([line.removeprefix(BOM).decode()], strict=True), [])
-    except UnicodeDecodeError as error:
-        _check_encoding(name, "FILE > utf8.csv", error)
-        raise
-    except csv.Error as error:
-        raise ValueError(
-            f"{name} could not be read as CSV: its line of names is not whole ({error}): "
-            f"quotes are closed on it, and a name has at most {csv.field_size_limit():,} letters"
-        ) from error
-    doubled = [one for i, one in enumerate(names) if one in names[:i]]
-    if doubled:
-        raise ValueError(f"{name} has more than one column named {doubled[0]!r}; rename one of them")
-    return names
 
 
 def scan(source: str | Path, texts: Sequence[str] = ()) -> Any:
@@ -280,28 +212,30 @@ def _read_numpy(path: Path, key: str) -> NDArray[Any]:
     raise ValueError(f"{str(path)!r} {given}; it holds {keys}, and one of them is wanted: {path.name}:key")
 
 
-def _read_table(path: Path, parquet: list[Path], texts: Sequence[str]) -> Any:
+def _read_parquet(path: Path, parquet: list[Path]) -> Any:
     polars = extra("polars", "tables", path)
-    if parquet:
-        check_alike(parquet)
+    check_alike(parquet)
     try:
-        if parquet:
-            return polars.read_parquet(parquet, glob=False)
-        # All rows are looked at: a late decimal must not fail.
-        kinds = dict.fromkeys(texts, polars.String)
-        return polars.read_csv(path, infer_schema_length=None, schema_overrides=kinds)
+        return polars.read_parquet(parquet, glob=False)
     except (polars.exceptions.PanicException, *BROKEN) as error:
-        if not parquet:
-            _check_encoding(repr(str(path)), "FILE > utf8.csv", error)
         raise damaged(path, error) from error
 
 
-def _check_encoding(name: str, rest: str, error: BaseException) -> None:
-    """Raise ValueError where a CSV could not be read since it is not in UTF-8."""
-    if "utf-8" in str(error).lower():
-        raise ValueError(
-            f"{name} is no text in UTF-8; if it is in Latin-1: iconv -f latin1 -t utf-8 {rest}"
-        ) from error
+def _read_csv(path: Path, texts: Sequence[str]) -> Any:
+    polars = extra("polars", "tables", path)
+    name = repr(str(path))
+    with path.open("rb") as file:
+        first = file.readline(HEADER)
+    check_csv(first, name)
+    try:
+        frame = _cells(polars, path, header(first, name), texts)
+    except (polars.exceptions.PanicException, *BROKEN) as error:
+        check_encoding(name, "FILE > utf8.csv", error)
+        raise damaged(path, error) from error
+    if frame[:, -1].null_count():
+        with path.open(encoding="utf-8", newline="") as lines:
+            check_lines(lines, frame.width, name)
+    return frame
 
 
 def _read_stream(stream: BinaryIO, name: str, texts: Sequence[str]) -> Any:
@@ -310,13 +244,25 @@ def _read_stream(stream: BinaryIO, name: str, texts: Sequence[str]) -> Any:
     content = stream.read()
     check_csv(content, name)
     try:
-        kinds = dict.fromkeys(texts, polars.String)
-        return polars.read_csv(io.BytesIO(content), infer_schema_length=None, schema_overrides=kinds)
+        frame = _cells(polars, content, header(content.partition(b"\n")[0], name), texts)
     except (polars.exceptions.PanicException, *BROKEN) as error:
-        _check_encoding(name, "FILE | anograd ... -", error)
+        check_encoding(name, "FILE | anograd ... -", error)
         raise ValueError(
             f"{name} could not be read as CSV: {_line(error)}; a line of names comes first"
         ) from error
+    if frame[:, -1].null_count():
+        check_lines(io.StringIO(content.decode(), newline=""), frame.width, name)
+    return frame
+
+
+def _cells(polars: ModuleType, source: Path | bytes, names: list[str], texts: Sequence[str]) -> Any:
+    """Return what a CSV holds, its columns called as the line of names says."""
+    called = polars.read_csv(source, n_rows=0).columns  # polars leaves doubled quotes in a name as they are
+    kinds = {theirs: polars.String for theirs, ours in zip(called, names, strict=True) if ours in texts}
+    # All rows are looked at: a late decimal must not fail.
+    frame = polars.read_csv(source, infer_schema_length=None, schema_overrides=kinds)
+    frame.columns = names
+    return with_numbers(frame, texts)
 
 
 def _read_images(root: Path) -> NDArray[np.uint8]:

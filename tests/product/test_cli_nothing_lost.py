@@ -94,6 +94,10 @@ def test_known_anomalies_are_not_compared_with(place, table_model, tmp_path):
         (b'size,"maker\n(name)"\n1,abel\n', "its line of names is not whole"),
         ("size,maker\n1,abel\n".encode("utf-16"), "is in UTF-16, and CSV is wanted as plain text in UTF-8"),
         (b"\x1f\x8b\x08\x00rest", "is compressed, and CSV is wanted as plain text"),
+        (b"\xfd7zXZ\x00\x00\rest", "is compressed, and CSV is wanted as plain text in UTF-8: unxz"),
+        (b"PK\x03\x04rest", "holds no CSV but a NumPy, Excel or zip file"),
+        (b"sep=,\nsize,maker\n1,abel\n", "begins with a line on its separator: tail -n +2"),
+        (b"\nsize,maker\n1,abel\n", "its first line is empty; a line of names comes first"),
         (b"size," + b"x" * 200_000 + b"\n1,2\n", "a name has at most"),
     ],
 )

@@ -174,7 +174,7 @@ def test_true_and_false_are_read_as_they_were_fitted(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "could not be read as CSV: it is empty; a line of names comes first"),
+        (b"", "could not be read as CSV: its first line is empty; a line of names comes first"),
         (b"size,size\n1,2\n", "has more than one column named 'size'"),
         (b"size,maker\n", "holds no row; at least one is wanted"),
         (b"size,\xff\n", "is no text in UTF-8"),
@@ -335,7 +335,7 @@ def test_a_killed_run_ends_as_one_that_was_not(model, tmp_path):
     assert inside(tmp_path) == ["s.parquet", "whole.parquet", "x.parquet"]
 
 
-cell = st.sampled_from(["1.5", "-2", "", "x", "nan", '"3"', "1e5"])
+cell = st.sampled_from(["1.5", "-2", "", "x", "nan", '"3"', "1e5", " 4", "5 ", "+6", " ", '""'])
 word = st.sampled_from(["abel", '"b,b"', '"c\nd"', "", 'e"', '"', '"g""g"', "true"])
 line = st.one_of(st.tuples(cell, word), st.tuples(cell), st.tuples(cell, word, cell))
 

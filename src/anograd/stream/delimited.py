@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, BinaryIO
 
-from anograd.files import BOM, check_csv, check_stopped, header
+from anograd.commas import bare, check_csv, header
+from anograd.files import check_stopped
 from anograd.stream.pieces import Piece, Place
 from anograd.table import Table
 
@@ -47,10 +48,8 @@ class Delimited:
         self.name, self._file, self._table = name, file, table
         first = file.readline()
         check_csv(first, name)
-        self._start, self._header = len(first), first.removeprefix(BOM)
+        self._start = len(first)
         self.names = header(first, name)
-        if not self.names:
-            raise ValueError(f"{name} could not be read as CSV: it is empty; a line of names comes first")
         without = set(left_out(self.names))
         self._choose([one for one in self.names if one not in without])
 
@@ -64,7 +63,7 @@ class Delimited:
         kinds = dict(zip(names, table.kinds(), strict=True))
         self._numbers = [name for name in names if kinds[name] == "number"]
         number, text = polars.Float64, polars.String
-        self._schema = {name: number if kinds.get(name) == "number" else text for name in self.names}
+        self._kinds = [number if kinds.get(name) == "number" else text for name in self.names]
 
     def pieces(self, place: Place) -> Iterator[Piece]:
         """Return the pieces from a place on."""
@@ -110,7 +109,7 @@ class Delimited:
         if lines is not None and not all(map(ROW.match, lines)):
             return None
         try:
-            frame = polars.read_csv(self._header + body, schema=self._schema)
+            frame = self._read(body, self._kinds)
         except (polars.exceptions.PanicException, polars.exceptions.PolarsError) as error:
             check_stopped(error)
             return None
@@ -138,11 +137,9 @@ class Delimited:
                 unread[row] = "it is no text in UTF-8"
             else:
                 good.append(row)
-        schema = dict.fromkeys(self.names, polars.String)
         body = b"".join(lines[row].rstrip(b"\r\n") + b"\n" for row in good)
-        texts = (
-            polars.read_csv(self._header + body, schema=schema) if good else polars.DataFrame(schema=schema)
-        )
+        texts = self._read(body, [polars.String] * len(self.names))
+        texts = texts.with_columns(bare(polars.col(self._numbers)))
         numbers = texts.with_columns(polars.col(self._numbers).cast(polars.Float64, strict=False))
         wrong = set()
         for name in self._numbers:
@@ -151,6 +148,15 @@ class Delimited:
                 unread.setdefault(good[i], f"{texts[name][i]!r} in column {name!r} is no number")
         right = [i for i in range(len(good)) if i not in wrong]
         return numbers[right], unread
+
+    def _read(self, body: bytes, kinds: Sequence[Any]) -> Any:
+        """Return lines as a frame; polars, which reads some names differently, is given numbers for them."""
+        import polars
+
+        schema = {str(j): kind for j, kind in enumerate(kinds)}
+        frame = polars.read_csv((",".join(schema) + "\n").encode() + body, schema=schema)
+        frame.columns = self.names
+        return frame
 
     def _chosen(self, frame: Any) -> Any:
         return spelled_as_fitted(frame.select(self.columns), self._table)

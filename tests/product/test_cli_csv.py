@@ -1,0 +1,76 @@
+"""CSV as people and other programs write it: every command reads the same, or says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas
+import polars as pl
+import pytest
+from tests.product.conftest import fails, works
+
+import anograd as ag
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FIT = ("--detector", "graddensity", "--epochs", 1, "--missing", "impute")
+NAME = 'height ""in""'  # a quote within quotes is doubled
+
+
+def written(path: Path, number: str, empty: str) -> Path:
+    """Write rows whose ages are few and whole, so that as texts they would make categories."""
+    draw = np.random.default_rng(0)
+    ages, heights = draw.integers(20, 30, 80), draw.normal(170, 9, 80).round(1)
+    cells = [empty if i % 9 == 4 else number.format(age) for i, age in enumerate(ages)]
+    lines = [
+        f"{age},{height},{'ab'[i % 2]}" for i, (age, height) in enumerate(zip(cells, heights, strict=True))
+    ]
+    path.write_text("\n".join([f'age,"{NAME}",kind', *lines]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    """A folder with rows as they should be written, and a model of them."""
+    folder = tmp_path_factory.mktemp("plain")
+    works("fit", written(folder / "x.csv", "{}", ""), "-o", folder / "m", *FIT)
+    works("score", folder / "m", folder / "x.csv", "-o", folder / "s.csv")
+    return folder
+
+
+@pytest.mark.parametrize(("number", "empty"), [(" {} ", " "), ("+{}", ""), ('"{}"', '""'), ("{}", "nan")])
+def test_numbers_are_numbers_however_they_are_written(plain, tmp_path, number, empty):
+    data, scores = written(tmp_path / "x.csv", number, empty), pl.read_csv(plain / "s.csv")
+    works("fit", data, "-o", tmp_path / "m", *FIT)
+    works("score", tmp_path / "m", plain / "x.csv", "-o", tmp_path / "s.csv")
+    assert pl.read_csv(tmp_path / "s.csv").equals(scores)
+    works("score", plain / "m", data, "-o", tmp_path / "s.csv")
+    assert pl.read_csv(tmp_path / "s.csv").equals(scores)
+    works("explain", plain / "m", data, "-o", tmp_path / "why.json", "--rows", "0,4")
+    found = json.loads((tmp_path / "why.json").read_text())
+    np.testing.assert_allclose([one["score"] for one in found], scores["score"][[0, 4]].to_numpy(), rtol=1e-9)
+
+
+def test_a_quote_in_a_name_is_one_quote(plain):
+    model, data = plain / "m", plain / "x.csv"
+    assert list(ag.load(model).feature_names_in_) == ["age", 'height "in"', "kind"]
+    frame = pandas.read_csv(data)
+    scores = pl.read_csv(plain / "s.csv")["score"].to_numpy()
+    np.testing.assert_allclose(ag.load(model).anomaly_score(frame), scores, rtol=1e-9)
+
+
+@pytest.mark.parametrize("short", ["7", "7,1.5", ""])
+def test_a_line_of_too_few_cells_is_refused_and_not_filled_up(plain, tmp_path, short):
+    """An empty cell may be filled by the median, a line that was cut short may not."""
+    lines = (plain / "x.csv").read_text().splitlines()
+    lines[12] = '" 22\n",170,'  # a row on two lines, whose last cell is empty
+    lines[13] = short
+    data = tmp_path / "x.csv"
+    data.write_text("\n".join(lines) + "\n")
+    given = "2 cells" if "," in short else "1 cell"
+    for command in (("fit", data, "-o", tmp_path / "m", *FIT), ("explain", plain / "m", data)):
+        line = fails(*command)
+        assert f"row 12 of '{data}', counted from 0, has {given}, 3 are wanted (it is {short})" in line
+    assert f"{given}, 3 are wanted" in fails("score", plain / "m", data, "-o", tmp_path / "s.csv")
