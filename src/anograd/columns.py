@@ -150,6 +150,10 @@ def _kind(column: Any, library: str) -> str:
 def _numbers(column: Any, library: str) -> Any:
     if library == "pandas":
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if library == "polars":
+        import polars
+
+        column = column.cast(polars.Float64)  # NumPy has no integers of 128 bits, which long ones become
     return column.to_numpy().astype(np.float64, copy=False)  # an empty cell is NaN in both libraries
 
 

@@ -74,3 +74,15 @@ def test_a_line_of_too_few_cells_is_refused_and_not_filled_up(plain, tmp_path, s
         line = fails(*command)
         assert f"row 12 of '{data}', counted from 0, has {given}, 3 are wanted (it is {short})" in line
     assert f"{given}, 3 are wanted" in fails("score", plain / "m", data, "-o", tmp_path / "s.csv")
+
+
+def test_integers_of_any_length_are_numbers(tmp_path):
+    numbers = [2**63 + 1025 * i * i for i in range(60)]
+    (tmp_path / "x.csv").write_text(
+        "id,size\n" + "".join(f"{one},{i % 7}.5\n" for i, one in enumerate(numbers))
+    )
+    works("fit", tmp_path / "x.csv", "-o", tmp_path / "m", *FIT)
+    works("score", tmp_path / "m", tmp_path / "x.csv", "-o", tmp_path / "s.csv")
+    works("explain", tmp_path / "m", tmp_path / "x.csv", "-o", tmp_path / "why.json", "--rows", "0")
+    score = json.loads((tmp_path / "why.json").read_text())[0]["score"]
+    assert score == pytest.approx(pl.read_csv(tmp_path / "s.csv")["score"][0], rel=1e-9)
