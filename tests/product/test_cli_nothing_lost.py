@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -21,11 +22,21 @@ def test_a_part_of_the_input_is_not_written_over(place, table_model, tmp_path):
     before = {path.name: path.read_bytes() for path in parts.iterdir()}
     line = fails("score", table_model, parts / "*.parquet", "-o", parts / "b.parquet")
     assert "is the file of the rows, which would be lost" in line
-    for name in ("c.parquet", "scores.parquet", "scores.csv"):
+    for name in ("c.parquet", "scores.parquet"):
         line = fails("score", table_model, parts, "-o", parts / name)
         assert "which would be lost" in line or "would become part of it" in line
     assert {path.name: path.read_bytes() for path in parts.iterdir()} == before
     works("score", table_model, parts, "-o", tmp_path / "scores.csv")
+
+
+def test_what_is_no_picture_may_lie_among_pictures(place, images_model, tmp_path):
+    pictures = shutil.copytree(place / "good", tmp_path / "good")
+    for name in ("why.png", "line 2/why.png"):
+        line = fails("explain", images_model, pictures, "-o", pictures / name)
+        assert "would become part of it" in line
+    for folder in (pictures, tmp_path):
+        works("score", images_model, pictures, "-o", folder / "scores.csv")
+    assert (pictures / "scores.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
 
 
 def test_a_model_is_not_written_over(place, table_model):

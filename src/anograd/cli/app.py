@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from anograd import report
+from anograd import report, store
 from anograd._version import __version__
 from anograd.cli.answer import ending
 from anograd.costs import pair
-from anograd.files import parquet_files
+from anograd.files import IMAGE_ENDINGS, parquet_files
 
 CODES = """
 Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 bench: some cells failed;
@@ -163,7 +163,8 @@ def check_output(output: str, example: str, *read: str | Path | None, piped: boo
             raise ValueError(
                 f"{output!r} is the file of the rows, which would be lost; give another name with -o"
             )
-        if path.is_dir() and path.resolve() in target.parents:
+        a_part = target.suffix.lower() in (*IMAGE_ENDINGS, ".parquet") or (path / store.MANIFEST).exists()
+        if a_part and path.is_dir() and path.resolve() in target.parents:
             raise ValueError(
                 f"{output!r} lies in {one!r}, which is read, and would become part of it; give another name "
                 f"with -o, such as {example}"
