@@ -124,6 +124,16 @@ def test_a_column_that_is_not_there(place: Path) -> None:
 # Refused before any work, so that no cluster is started
 
 
+@pytest.mark.parametrize("columns", [("score",), ("id", "anomaly"), ("id", "id")])
+def test_a_column_is_not_written_twice(place: Path, tmp_path: Path, columns: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=f"'{columns[-1]}' is to be taken over, and would stand twice"):
+        Scorer(str(place / "model"), columns=columns)
+    keep = [word for name in columns for word in ("--keep", name)]
+    line = fails("score", place / "model", place / "parts", "-o", tmp_path / "s", "--engine", "ray", *keep)
+    assert "would stand twice" in line
+    assert not (tmp_path / "s").exists()
+
+
 def test_rules_that_need_all_rows_are_refused(place: Path, tmp_path: Path) -> None:
     line = ("score", place / "model", place / "parts", "-o", tmp_path / "out")
     said = misused(*line, "--engine", "ray", "--fdr", 0.1)

@@ -12,6 +12,7 @@ from typing import Any
 from anograd import store
 from anograd.data import frame_library
 from anograd.detectors import Detector, load
+from anograd.report import COLUMNS
 from anograd.stream import score_batch
 
 # What a pass records belongs to the network: engines that call from several threads wait for each other.
@@ -33,6 +34,11 @@ class Scorer:
     columns : tuple of str, default ()
         Columns that are taken over, such as a row's id.
 
+    Raises
+    ------
+    ValueError
+        One of them is called as a score is, or is there twice.
+
     Examples
     --------
     >>> Scorer("/shared/model", columns=("id",))
@@ -45,6 +51,13 @@ class Scorer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", str(Path(self.model).resolve()))  # other processes start elsewhere
+        taken = [*COLUMNS[1:], *self.columns]
+        doubled = next((name for name in self.columns if taken.count(name) > 1), None)
+        if doubled is not None:
+            raise ValueError(
+                f"a column {doubled!r} is to be taken over, and would stand twice beside the scores, which "
+                f"have {', '.join(COLUMNS[1:])} already: leave it out, or rename it in the rows"
+            )
 
     def __call__(self, table: Any) -> Any:
         """Return `columns`, score (high = anomalous), p_value (low = anomalous) and anomaly (0 or 1).
