@@ -22,6 +22,7 @@ NUMBERS = (
 )
 CATEGORIES = ("string", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
 MOST_LEVELS = 100
+MOST_NAMED = 20  # columns that an error lists
 FEW, MOST_DISTINCT = 40, 0.9  # in more than a few rows, texts that are almost all different are no categories
 MOST_OF = 0.9  # of texts; so many that are numbers make a column of numbers
 EMPTY = frozenset({"na", "n/a", "nan", "null", "none", "nil", "missing", "unknown", "?", "-", "."})
@@ -273,8 +274,8 @@ def check_names(names: list[str], fitted: list[str]) -> None:
     text += _listed("Feature names seen at fit time, yet now missing:\n", gone)
     if not unseen and not gone:
         text += "Feature names must be in the same order as they were in fit.\n"
-    shown = ", ".join(map(repr, fitted[:20])) + (", ..." if len(fitted) > 20 else "")
-    raise ValueError(text + f"Give the columns of the fit: X = X[[{shown}]]")
+    wanted = repr(fitted) if len(fitted) <= MOST_NAMED else "list(detector.feature_names_in_)"
+    raise ValueError(text + f"Give the columns of the fit: X = X[{wanted}]")
 
 
 def _listed(head: str, names: list[str]) -> str:

@@ -96,7 +96,7 @@ def read_features(
     Raises
     ------
     ValueError
-        No such column.
+        No such column, or those of the fit in another order.
 
     Warns
     -----
@@ -221,6 +221,13 @@ def _extra(there: Sequence[str], data: str, fitted: Sequence[str] | None) -> lis
     """Return the columns that a detector does not know, after a warning."""
     if fitted is None or not set(fitted) <= set(there):
         return []
+    if [name for name in there if name in set(fitted)] != list(fitted):
+        kind = "csv" if data == "-" or data.lower().endswith(".csv") else "parquet"
+        raise ValueError(
+            f"{data!r} has the columns of the fit in another order; feature names must be in the same order "
+            "as they were in fit. Write them so: N = anograd.load('MODEL').feature_names_in_.tolist(); "
+            f"polars.read_{kind}('FILE').select(*N, polars.exclude(N)).write_{kind}('ordered.{kind}')"
+        )
     extra = [name for name in there if name not in set(fitted)]
     if extra:
         warnings.warn(

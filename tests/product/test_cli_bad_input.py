@@ -94,7 +94,7 @@ def test_other_rows_at_scoring(place, images_model, table_model, tmp_path):
 
     line = fails("score", table_model, given("a.csv", frame.select("maker", "size")), "-o", out)
     assert "must be in the same order as they were in fit" in line
-    assert "X = X[['size', 'maker']]" in line
+    assert "polars.read_csv('FILE').select(*N, polars.exclude(N)).write_csv('ordered.csv')" in line
     line = fails("score", table_model, given("b.csv", frame.select("size")), "-o", out)
     assert "seen at fit time, yet now missing: - maker" in line
     line = fails("score", table_model, place / "x.csv", "-o", out, "--label", "kind")

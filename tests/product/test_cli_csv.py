@@ -86,3 +86,21 @@ def test_integers_of_any_length_are_numbers(tmp_path):
     works("explain", tmp_path / "m", tmp_path / "x.csv", "-o", tmp_path / "why.json", "--rows", "0")
     score = json.loads((tmp_path / "why.json").read_text())[0]["score"]
     assert score == pytest.approx(pl.read_csv(tmp_path / "s.csv")["score"][0], rel=1e-9)
+
+
+def test_columns_in_another_order_are_told_of_with_the_line_that_mends_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pl.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), schema=["a", "b", "c"])
+    ag.GradDensity(epochs=1, random_state=0).fit(frame).save("m")
+    turned = frame.select("c", pl.lit(1).alias("odd"), "b", "a")
+    turned.write_csv("x.csv")
+    turned.write_parquet("x.parquet")
+    for ending in ("csv", "parquet"):
+        for command in (("score", "m", f"x.{ending}", "-o", "s.csv"), ("explain", "m", f"x.{ending}")):
+            line = fails(*command)
+            assert f"'x.{ending}' has the columns of the fit in another order" in line
+        mend = line.rpartition("Write them so: ")[2].replace("MODEL", "m").replace("FILE", f"x.{ending}")
+        exec(mend, {"polars": pl, "anograd": ag})
+        works("score", "m", f"ordered.{ending}", "-o", "s.csv", "--label", "odd")
+        scores = pl.read_csv("s.csv")["score"].to_numpy()
+        np.testing.assert_allclose(scores, ag.load("m").anomaly_score(frame), rtol=1e-9)

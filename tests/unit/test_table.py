@@ -19,6 +19,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
+from anograd import GradCon
 from anograd.table import Table
 
 COLUMNS = {
@@ -242,6 +243,18 @@ def test_names_and_order_are_checked(columns, message):
     first = "The feature names should match those that were passed during fit.\n"
     assert str(caught.value).startswith(first + message)
     assert str(caught.value).endswith("X = X[['a', 'b']]")
+
+
+def test_the_line_that_puts_many_columns_in_order_can_be_pasted():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 30))).rename(columns="c{}".format)
+    detector = GradCon(epochs=1, random_state=0).fit(X)
+    wanted = detector.anomaly_score(X)
+    X = X[X.columns[::-1]]
+    with pytest.raises(ValueError, match="in the same order") as caught:
+        detector.anomaly_score(X)
+    given = {"X": X, "detector": detector}
+    exec(str(caught.value).rpartition(": ")[2], given)
+    np.testing.assert_array_equal(detector.anomaly_score(given["X"]), wanted)
 
 
 def test_arrays_after_frames_and_frames_after_arrays():
