@@ -182,18 +182,21 @@ def test_ctrl_c_that_polars_makes_an_error_of_is_still_ctrl_c(place, table_model
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "stopped\n")
 
 
-def test_ctrl_c_while_the_program_loads_says_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("more", "said"), [([], "stopped\n"), (["--json"], '{"error": "stopped", "kind": "stopped"}\n')]
+)
+def test_ctrl_c_while_the_program_loads_is_said_as_at_any_time(tmp_path, more, said):
     marker = tmp_path / "torch.py"
     marker.write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"}
     done = subprocess.run(
-        [sys.executable, "-m", "anograd", "info"],
+        [sys.executable, "-m", "anograd", "info", *more],
         env=environment,
         text=True,
         capture_output=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", said)
 
 
 def test_a_reader_that_goes_away_ends_the_command_as_the_signal_would(place, images_model):

@@ -1,6 +1,8 @@
 """The command line: ``anograd fit``, ``score`` and the other commands, each in a file of its name."""
 
+import json
 import os
+import sys
 from collections.abc import Callable
 
 # Before torch loads: threads that spin while they wait make small networks far slower on a busy machine.
@@ -30,6 +32,8 @@ except ImportError as error:
         raise
     raise SystemExit("error: the command line needs typer and rich: pip install 'anograd[cli]'") from error
 except KeyboardInterrupt:  # loading takes a second or two
+    told = json.dumps({"error": "stopped", "kind": "stopped"}) if "--json" in sys.argv else "stopped"
+    print(told, file=sys.stderr)
     raise SystemExit(130) from None
 
 FUNCTIONS: dict[str, Callable[..., None]] = {
