@@ -53,6 +53,15 @@ def test_numbers_are_numbers_however_they_are_written(plain, tmp_path, number, e
     np.testing.assert_allclose([one["score"] for one in found], scores["score"][[0, 4]].to_numpy(), rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["x[1].csv", "x*.csv"])
+def test_a_name_with_brackets_or_a_star_is_that_of_one_file(plain, tmp_path, name):
+    (tmp_path / name).write_text((plain / "x.csv").read_text())
+    (tmp_path / "x1.csv").write_text("age,kind\n" + "1,a\n" * 60)
+    works("fit", tmp_path / name, "-o", tmp_path / "m", *FIT)
+    works("score", tmp_path / "m", tmp_path / name, "-o", tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text() == (plain / "s.csv").read_text()
+
+
 def test_a_quote_in_a_name_is_one_quote(plain):
     model, data = plain / "m", plain / "x.csv"
     assert list(ag.load(model).feature_names_in_) == ["age", 'height "in"', "kind"]
