@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from anograd.data import Array, collect, is_frame, is_lazy, labels, number_of_rows, read, rows_at, scan
 
 SHOWN = 20
+NO_LABELS = ("List", "Array", "Struct", "Binary")  # types of polars
 MOST_COUNTED = 1000  # values, where somebody took a column of numbers for labels
 
 
@@ -48,6 +50,11 @@ def read_labelled(
 def _marked(X: Any, data: str, label: str, normal: Sequence[str]) -> tuple[Any, Array]:
     """Return the rows without their label column, and which are known anomalies, as `read_labelled` does."""
     X, values = _split(X, data, label)
+    kind = str(values.dtype)
+    if kind.startswith(NO_LABELS):
+        raise ValueError(
+            f"{label!r} is of type {kind}; one number or word a row is wanted: give another label"
+        )
     there = values.unique().to_list() if hasattr(values, "unique") else np.unique(values).tolist()
     if any(map(_is_missing, there)):
         row = next(row for row, value in enumerate(values) if _is_missing(value))
@@ -289,9 +296,9 @@ def _means(value: Any, text: str) -> bool:
     """Tell whether a text stands for a label: 1 for 1.0, true for True, else letter by letter."""
     if isinstance(value, bool):
         return text.lower() in (str(value).lower(), str(int(value)))
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         with suppress(ValueError):
-            return float(text) == value
+            return float(text) == float(value)
     return str(value) == text
 
 

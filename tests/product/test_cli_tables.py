@@ -197,6 +197,18 @@ def test_label_columns_of_any_kind(place, tmp_path, kind):
     assert "'class' has no label in row 7, counted from 0" in line
 
 
+def test_labels_of_a_database(place, tmp_path):
+    frame = pl.read_parquet(place / "x.parquet")
+    labels = (frame["class"] == 2).cast(pl.Int8)
+    for name, column in {"decimal": labels.cast(pl.Decimal(4, 2)), "list": labels.reshape((60, 1))}.items():
+        frame.with_columns(column.alias("class")).write_parquet(tmp_path / f"{name}.parquet")
+    told = works("fit", tmp_path / "decimal.parquet", "-o", tmp_path / "m", "--label", "class", "--normal",
+                 "0", "--epochs", 1)  # fmt: skip
+    assert "20 known anomalies learned from" in told.stdout
+    line = fails("fit", tmp_path / "list.parquet", "-o", tmp_path / "other", "--label", "class")
+    assert "'class' is of type Array(Int8, shape=(1,)); one number or word a row is wanted" in line
+
+
 def test_scores_as_parquet(place, table_model, tmp_path):
     arguments = ("score", table_model, place / "x.parquet", "--label", "class", "-o")
     works(*arguments, tmp_path / "scores.csv")
