@@ -334,8 +334,11 @@ def test_without_the_extra(monkeypatch, tmp_path):
 def test_the_command(tmp_path):
     fitted("GradCon mixed").save(tmp_path / "model")
     MIXED.to_csv(tmp_path / "rows.csv", index=False)
+    MIXED.to_parquet(tmp_path / "rows.parquet")
     out = tmp_path / "model.onnx"
-    said = works("export", tmp_path / "model", "-o", out, "--alpha", "0.1", "--check", tmp_path / "rows.csv")
+    command = ("export", tmp_path / "model", "-o", out, "--alpha", "0.1", "--check")
+    said = works(*command, tmp_path / "rows.csv")
+    assert works(*command, tmp_path / "rows.parquet").output == said.output
     assert "score, p_value, verdict at alpha 0.1" in said.output
     assert "input numbers, float64 (n, 2): amount, days" in said.output
     assert "input categories, string (n, 2): kind, again" in said.output

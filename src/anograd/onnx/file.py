@@ -22,6 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anograd._version import __version__
+from anograd.data import collect, is_lazy
 from anograd.detectors import Detector
 from anograd.onnx.inputs import Feed, Inputs, TableInputs, inputs_of
 from anograd.onnx.nodes import TRANSLATIONS
@@ -99,6 +100,7 @@ def export(detector: Detector, path: str | Path, *, alpha: float = 0.05, check: 
             f"ag.load(folder, device='cpu')"
         )
     detector.calibration_.detect([0.0], alpha=alpha)  # refuses a wrong alpha, warns of one without alarms
+    check = collect(check) if is_lazy(check) else check
     encoded = torch.cat(list(detector._encode(check))) if check is not None else None
     inputs = inputs_of(detector.encoder_, encoded)
     if encoded is None:
