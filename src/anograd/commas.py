@@ -1,6 +1,7 @@
 """CSV: what its first line must be, and which of its cells are numbers however they are written."""
 
 import csv
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,14 +29,19 @@ def check_csv(head: bytes, name: str) -> None:
         The first line, or more.
     name : str
         What messages call it.
+
+    Warns
+    -----
+    UserWarning
+        The names are numbers, as in a file without any.
     """
     if (kind := OTHER.get(head[:4])) is not None:
         raise ValueError(
             f"{name} holds no CSV but a {kind} file; give that file itself, or write a CSV of it"
         )
-    for start, (called, remedy) in ENCODED.items():
+    for start, (how, remedy) in ENCODED.items():
         if head.startswith(start):
-            raise ValueError(f"{name} is {called}, and CSV is wanted as plain text in UTF-8: {remedy}")
+            raise ValueError(f"{name} is {how}, and CSV is wanted as plain text in UTF-8: {remedy}")
     names, ended, _ = head.partition(b"\n")
     if b"\r" in names.rstrip(b"\r"):
         raise ValueError(
@@ -49,8 +55,13 @@ def check_csv(head: bytes, name: str) -> None:
                 f"{name} has {separator!r} between its columns, and commas are wanted: polars.read_csv(FILE, "
                 f"separator={separator!r}).write_csv('commas.csv'), decimal_comma=True for numbers like 1,5"
             )
-    if ended or len(head) < HEADER:
-        header(names + ended, name)
+    if (ended or len(head) < HEADER) and _is_row(called := header(names + ended, name)):
+        warnings.warn(
+            f"{name} has numbers for names, {called[0]!r} first: if its first line is a row, it is lost; a "
+            "line of names comes first",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def header(line: bytes, name: str) -> list[str]:
@@ -83,8 +94,23 @@ def header(line: bytes, name: str) -> list[str]:
         )
     doubled = [one for i, one in enumerate(names) if one in names[:i]]
     if doubled:
-        raise ValueError(f"{name} has more than one column named {doubled[0]!r}; rename one of them")
+        row = ", or write a line of names before the first row" if _number(doubled[0]) is not None else ""
+        raise ValueError(f"{name} has more than one column named {doubled[0]!r}; rename one of them{row}")
     return names
+
+
+def _is_row(names: Sequence[str]) -> bool:
+    """Tell whether a line of names looks like a row: numbers, and not such as number the columns."""
+    numbers = [_number(one) for one in names]
+    rising = [one for one in numbers if one is not None]
+    return len(rising) == len(numbers) and rising != sorted(rising)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def check_encoding(name: str, rest: str, error: BaseException) -> None:

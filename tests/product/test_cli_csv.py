@@ -53,6 +53,23 @@ def test_numbers_are_numbers_however_they_are_written(plain, tmp_path, number, e
     np.testing.assert_allclose([one["score"] for one in found], scores["score"][[0, 4]].to_numpy(), rtol=1e-9)
 
 
+def test_a_file_without_names_is_told_of(plain, tmp_path):
+    rows = np.random.default_rng(1).normal(size=(60, 3)).round(6)
+    rows[0] = 5.1, 3.5, 1.4
+    np.savetxt(tmp_path / "x.csv", rows, delimiter=",", fmt="%.6g")
+    said = works("fit", tmp_path / "x.csv", "-o", tmp_path / "m", *FIT).stderr
+    assert said.startswith(
+        f"warning: '{tmp_path}/x.csv' has numbers for names, '5.1' first: if its first line is"
+    )
+    assert said.count("has numbers for names") == 1
+    np.savetxt(tmp_path / "x.csv", rows, delimiter=",", fmt="%.6g", header="400,400.5,401", comments="")
+    said = works("fit", tmp_path / "x.csv", "-o", tmp_path / "m", "--force", *FIT).stderr
+    assert "has numbers for names" not in said
+    (tmp_path / "x.csv").write_text("0,tcp,0\n1,udp,0\n")
+    line = fails("fit", tmp_path / "x.csv", "-o", tmp_path / "n", *FIT)
+    assert "named '0'; rename one of them, or write a line of names before the first row" in line
+
+
 @pytest.mark.parametrize("name", ["x[1].csv", "x*.csv"])
 def test_a_name_with_brackets_or_a_star_is_that_of_one_file(plain, tmp_path, name):
     (tmp_path / name).write_text((plain / "x.csv").read_text())
