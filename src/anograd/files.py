@@ -278,7 +278,7 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
     for i, name in enumerate(found):
         try:
             with image.open(root / name) as opened:
-                mode = opened.mode
+                mode, pages = opened.mode, getattr(opened, "n_frames", 1) if opened.format == "TIFF" else 1
                 pixels = np.asarray(opened.convert("L" if mode in ("1", "L", "LA", "La") else "RGB"))
         except (image.DecompressionBombError, *BROKEN) as error:
             raise ValueError(
@@ -289,6 +289,11 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
             raise ValueError(
                 f"the image {str(root / name)!r} has more than 8 bits a pixel (mode {mode}); folders are "
                 "read with 8 bits: build the array yourself and give X.npy"
+            )
+        if pages > 1:
+            raise ValueError(
+                f"the image {str(root / name)!r} holds {pages} pictures, and only the first would be seen: "
+                "write each to a file of its own, or build an array of volumes (n, C, D, H, W) and give X.npy"
             )
         chw = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         if stack is None:

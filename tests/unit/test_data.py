@@ -82,6 +82,15 @@ def test_deep_images_are_refused_rather_than_clipped(tmp_path):
         data.read(tmp_path)
 
 
+def test_a_stack_of_pictures_in_one_file_is_refused(tmp_path):
+    pages = [Image.fromarray(np.full((5, 6), value, dtype=np.uint8)) for value in (1, 2, 3)]
+    pages[0].save(tmp_path / "one.tif")
+    assert data.read(tmp_path).shape == (1, 1, 5, 6)
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"stack.tif' holds 3 pictures, and only the first would be seen"):
+        data.read(tmp_path)
+
+
 def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file or folder '.*x.npy'"):
         data.read(tmp_path / "x.npy")
