@@ -3,6 +3,7 @@
 import glob
 import importlib
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ def parquet_files(source: str | Path) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        inside = path.rglob("*.parquet")
+        inside = (p for p in _below(path) if p.suffix.lower() == ".parquet")
         return sorted(p for p in inside if not any(s[0] in "._" for s in p.relative_to(path).parts))
     if path.suffix.lower() != ".parquet":
         return []
@@ -185,8 +186,26 @@ def names(source: str | Path) -> list[str] | None:
     root = Path(source)
     if not root.is_dir():
         return None
-    inside = (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+    inside = (p.relative_to(root) for p in _below(root) if p.suffix.lower() in IMAGE_ENDINGS)
     return sorted(p.as_posix() for p in inside if not any(part.startswith(".") for part in p.parts))
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Return all files in a folder and its subfolders, linked ones as well where they are not read anyway."""
+    return _files(str(root), (root.resolve(),))
+
+
+def _files(folder: str, trees: tuple[Path, ...]) -> Iterator[Path]:
+    with os.scandir(folder) as inside:
+        for entry in inside:
+            if not entry.is_dir():
+                yield Path(entry.path)
+            elif not entry.is_symlink():
+                yield from _files(entry.path, trees)
+            else:
+                there = Path(entry.path).resolve()
+                if not any(there.is_relative_to(tree) or tree.is_relative_to(there) for tree in trees):
+                    yield from _files(entry.path, (*trees, there))
 
 
 def _read_numpy(path: Path, key: str) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from anograd import data
+from anograd.files import parquet_files
 
 
 def picture(path, size=(6, 5), mode="RGB", value=7):
@@ -80,6 +81,22 @@ def test_deep_images_are_refused_rather_than_clipped(tmp_path):
     Image.fromarray(np.full((5, 6), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep.png' has more than 8 bits a pixel"):
         data.read(tmp_path)
+
+
+def test_linked_folders_are_read_once(tmp_path):
+    root, elsewhere = tmp_path / "all", tmp_path / "elsewhere"
+    picture(root / "a" / "1.png", value=1)
+    picture(elsewhere / "2.png", value=2)
+    pl.DataFrame({"x": [1]}).write_parquet(elsewhere / "x.parquet")
+    (root / "b").symlink_to(elsewhere)
+    (root / "latest").symlink_to(root / "a")  # is read anyway
+    (root / "c").mkdir()
+    (root / "c" / "up").symlink_to(root)
+    (elsewhere / "round").symlink_to(root)
+    assert data.names(root) == ["a/1.png", "b/2.png"]
+    assert parquet_files(root) == [root / "b" / "x.parquet"]
+    (elsewhere / "x.parquet").unlink()
+    assert data.read(root)[:, 0, 0, 0].tolist() == [1, 2]
 
 
 def test_a_stack_of_pictures_in_one_file_is_refused(tmp_path):
