@@ -223,9 +223,9 @@ def test_rows_come_from_stdin_and_go_to_stdout(place, table_model, tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("x.parquet", "stdin holds no CSV but a NumPy or Parquet file; give the file itself"),
-        ("x.npy", "stdin holds no CSV but a NumPy or Parquet file; give the file itself"),
-        (None, "stdin could not be read as CSV: it is empty; a line of names comes first"),
+        ("x.parquet", "stdin holds no CSV but a Parquet file; give that file itself, or write a CSV of it"),
+        ("x.npy", "stdin holds no CSV but a NumPy file; give that file itself, or write a CSV of it"),
+        (None, "stdin could not be read as CSV: its first line is empty; a line of names comes first"),
     ],
 )
 def test_what_is_no_csv_on_stdin_is_one_line(place, table_model, name, said):
