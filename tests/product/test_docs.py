@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_the_page_of_the_api_names_every_public_name() -> None:
 
     text = (pages.DOCS / "api.md").read_text(encoding="utf-8")
     assert [name for name in ag.__all__ if name != "__version__" and f"   {name}\n" not in text] == []
+
+
+@pytest.mark.parametrize("page", NAMES.values(), ids=NAMES)
+def test_what_a_page_imports_is_public(page: Path) -> None:
+    api = (pages.DOCS / "api.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"currentmodule:: (\S+)\n(.*?)^```", api, flags=re.DOTALL | re.MULTILINE))
+    text = page.read_text(encoding="utf-8")
+    for module, names in re.findall(r"^from (anograd\S*) import ([\w, ]+)$", text, flags=re.MULTILINE):
+        assert [name for name in names.split(", ") if f"   {name}\n" not in listed.get(module, "")] == []
 
 
 @pytest.mark.slow
