@@ -40,6 +40,12 @@ def cross_entropy(output: Tensor, x: Tensor) -> Tensor:
             f"the loss 'cross_entropy' compares logits (n, c, ...) with integer classes (n, ...), "
             f"but the input is {x.dtype}: use loss='mse' for numbers, or a callable (output, input) -> (n,)"
         )
+    if not isinstance(output, torch.Tensor) or output.shape[:1] + output.shape[2:] != x.shape:
+        raise ValueError(
+            f"the network turns classes of shape {tuple(x.shape)} into {_what(output)}, but the loss "
+            f"'cross_entropy' wants logits (n, c, ...) for classes (n, ...): where c comes last, hand over "
+            f"loss=lambda logits, x: F.cross_entropy(logits.mT, x, reduction='none').mean(1)"
+        )
     return F.cross_entropy(output, x.long(), reduction="none").reshape(len(x), -1).mean(1)
 
 
@@ -114,12 +120,15 @@ def resolve(loss: str | Loss) -> Loss:
 
 def _check_shapes(output: Any, x: Tensor) -> None:
     if not isinstance(output, torch.Tensor) or output.shape != x.shape:
-        what = tuple(output.shape) if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
         raise ValueError(
-            f"the network turns an input of shape {tuple(x.shape)} into {what}, but a "
+            f"the network turns an input of shape {tuple(x.shape)} into {_what(output)}, but a "
             f"reconstruction loss compares the two: for another kind of network hand over loss=, "
             f"a callable (output, input) -> (n,)"
         )
+
+
+def _what(output: Any) -> str:
+    return str(tuple(output.shape)) if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
 
 
 def _check_logits(output: Tensor) -> Tensor:

@@ -83,6 +83,16 @@ def test_cross_entropy_refuses_numbers() -> None:
         LOSSES["cross_entropy"](torch.zeros(2, 3), torch.zeros(2))
 
 
+def test_cross_entropy_says_how_to_turn_logits_whose_classes_come_last() -> None:
+    torch.manual_seed(0)
+    net, tokens = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9)), torch.randint(9, (3, 7))
+    with pytest.raises(ValueError, match=r"\(1, 7\) into \(1, 7, 9\).*logits \(n, c, \.\.\.\)") as told:
+        per_sample(Target.adopt(net, loss="cross_entropy"), tokens)
+    turned = eval(str(told.value).rpartition("loss=")[2])
+    found = per_sample(Target.adopt(net, loss=turned), tokens).loss
+    torch.testing.assert_close(found, LOSSES["cross_entropy"](net(tokens).mT, tokens))
+
+
 def test_vae_losses_against_torch_distributions() -> None:
     torch.manual_seed(0)
     x, xhat = torch.rand(4, 1, 2, 3), torch.rand(4, 1, 2, 3)
