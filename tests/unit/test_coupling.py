@@ -61,6 +61,14 @@ def test_rows_that_influence_each_other_are_refused(
         assert "forward" not in vars(part)
 
 
+def test_a_second_row_that_is_nearly_the_first_hides_no_influence() -> None:
+    """Beside one of its own kind a row is what it is alone."""
+    target = Target.adopt(nn.Sequential(nn.Linear(4, 4), OverTheBatch()), loss=squares)
+    x = torch.cat([X[:1], X[:1] + 1e-5, X[1:]])
+    with pytest.raises(ValueError, match=r"rows influence each other in layer '1' \(OverTheBatch\)"):
+        plan(target, x)
+
+
 @pytest.mark.parametrize(
     "net",
     [

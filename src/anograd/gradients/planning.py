@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,8 @@ from anograd.gradients.tape import Tape, count_uses, record
 from anograd.target import Target, undisturbed
 
 RULE, VMAP, ROWS = "rule", "vmap", "row by row"
-LOOKED_AT = 64  # rows among which the probe looks for two that differ
+LOOKED_AT = 64  # rows among which the probe looks for some that differ from the first
+COMPANIES = 4  # of them beside which the first is tried: one alone may hardly change it by chance
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -106,8 +108,8 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
     ----------
     target : Target
     x : torch.Tensor, (n, ...), optional
-        Rows like those to come; two of them are run through the network, together and each alone. Without
-        it, the plan goes by the kinds of layers alone and knows no memory for the passes.
+        Rows like those to come; a few of them are run through the network, two together and each alone.
+        Without it, the plan goes by the kinds of layers alone and knows no memory for the passes.
     autocast : torch.dtype, optional
         As for `per_sample`.
 
@@ -141,7 +143,7 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
     known = _PLANS.setdefault(target, {})
     if key not in known:
         with undisturbed():
-            known[key] = _probe(target, _pair(x), autocast)
+            known[key] = _probe(target, _pairs(x), autocast)
     return known[key]
 
 
@@ -154,10 +156,10 @@ def _check_rows(x: Tensor) -> None:
         )
 
 
-def _pair(x: Tensor) -> Tensor:
-    """Return two rows, different ones where there are such near the beginning."""
-    second = next((row for row in x[1:LOOKED_AT] if not torch.equal(row, x[0])), x[0])
-    return torch.stack([x[0], second])
+def _pairs(x: Tensor) -> list[Tensor]:
+    """Return the first row beside each of some others, (2, ...), that differ from it where there are such."""
+    others = list(islice((row for row in x[1:LOOKED_AT] if not torch.equal(row, x[0])), COMPANIES))
+    return [torch.stack([x[0], other]) for other in others or [x[0]]]
 
 
 def _placement(target: Target) -> tuple[torch.device, torch.dtype]:
@@ -187,8 +189,8 @@ def _by_kind(target: Target, name: str, uses: tuple[tuple[str, str], ...]) -> Se
     return Served(name, shape, VMAP, uses, products, kinds, "no rule for this layer")
 
 
-def _probe(target: Target, pair: Tensor, autocast: torch.dtype | None) -> Plan:
-    owners = _owners(target)
+def _probe(target: Target, pairs: list[Tensor], autocast: torch.dtype | None) -> Plan:
+    pair, owners = pairs[0], _owners(target)
     served = [_by_kind(target, name, owners[name]) for name in target.layers]
     ruled = [one for one in served if one.by == RULE]
     layers = list(dict.fromkeys(layer for one in ruled for layer, _ in one.uses))
@@ -203,9 +205,11 @@ def _probe(target: Target, pair: Tensor, autocast: torch.dtype | None) -> Plan:
         tape = record(target, pair, layers, names, autocast)
         uses = count_uses(tape)
         gradients = tape.gradients()
-    alone = torch.cat([single.loss.detach(), losses(pair[1:])])
     precision = autocast or _placement(target)[1]
-    refuse_coupled_rows(target.module, losses, pair, tape.loss.detach(), alone, precision)
+    for two in pairs:
+        together = tape.loss.detach() if two is pair else losses(two)
+        alone = torch.cat([single.loss.detach(), losses(two[1:])])
+        refuse_coupled_rows(target.module, losses, two, together, alone, precision)
     served = [_checked(one, single, tape, gradients, uses) if one.by == RULE else one for one in served]
     kept = {product for one in served if one.by == RULE for product in one.products}
     kept_layers = {layer for layer, _ in kept}
