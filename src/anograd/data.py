@@ -151,7 +151,7 @@ def to_array(X: Any) -> Any:
     ------
     ValueError
         A Dataset without a length, without items, or with an item of another shape (named by its index); a
-        masked array.
+        masked array, a DataLoader.
 
     Examples
     --------
@@ -162,6 +162,8 @@ def to_array(X: Any) -> Any:
         return as_array(X)
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError("X is a masked array, whose mask would be lost: X.astype(float).filled(numpy.nan)")
+    if isinstance(X, torch.utils.data.DataLoader):
+        raise ValueError("X is a DataLoader; a Dataset is wanted, which is read in its order: X = X.dataset")
     return stacked(X) if isinstance(X, torch.utils.data.Dataset) else X
 
 

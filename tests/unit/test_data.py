@@ -218,6 +218,10 @@ def test_datasets_are_stacked():
         (Rows(["text"]), "item 0 of Rows is of type str"),
         (Rows([]), "Rows is empty"),
         (Stream(), r"Stream has no length.*torch.stack\(list\(dataset\)\)"),
+        (
+            torch.utils.data.DataLoader(Rows([torch.zeros(2)])),
+            r"a DataLoader; a Dataset is wanted.*X\.dataset",
+        ),
     ],
 )
 def test_unusable_datasets(dataset, message):
