@@ -19,6 +19,7 @@ from anograd.items import as_array, stacked
 
 Array = NDArray[Any]
 LARGEST = float(np.finfo(np.float32).max)
+TOPS = {"bool": 1.0, "uint8": 255.0, "uint16": 65535.0}  # what becomes 1, by dtype
 SLICE = 8_192  # rows of a lazy frame that are held at once: fewer take longer, more take memory
 
 
@@ -266,8 +267,8 @@ class Pixels:
     def covering(cls, dtype: np.dtype[Any], low: float, high: float) -> "Pixels":
         """Return the map for images of a dtype whose pixels run from `low` to `high`."""
         integer = dtype.kind in "bui"
-        tops = {"bool": (1.0,), "uint8": (255.0,), "uint16": (65535.0,)}
-        for top in tops.get(dtype.name, (255.0, 65535.0)) if integer else (1.0,):
+        likely = (TOPS["uint8"], TOPS["uint16"]) if integer else (1.0,)
+        for top in (TOPS[dtype.name],) if dtype.name in TOPS else likely:
             if low >= 0.0 and high <= top:
                 return cls(integer, 0.0, top)
         return cls(integer, low, high if high > low else low + max(1.0, abs(low)))  # constant images become 0
@@ -278,7 +279,8 @@ class Pixels:
         Raises
         ------
         ValueError
-            Integers given where floats were fitted, or the reverse; the message has the conversion.
+            Integers given where floats were fitted, or the reverse, or other bits a pixel; the message has
+            the conversion.
         """
         if (images.dtype.kind in "bui") != self.integer:
             fitted, line = ("integers", "(X * 255).round().astype('uint8')  # if X lies in 0..1")
@@ -287,6 +289,14 @@ class Pixels:
             raise ValueError(
                 f"the images are {images.dtype} but the detector was fitted on {fitted} that run from "
                 f"{self.low:g} to {self.high:g}; give the same family: X = {line}"
+            )
+        # Where every value fits, integers of more bits may well be pixels of fewer.
+        deep = images.dtype == np.uint16 and self.high == TOPS["uint8"] and images.max(initial=0) > self.high
+        if deep or (images.dtype == np.uint8 and self.high == TOPS["uint16"]):
+            line = "(X // 257).astype('uint8')" if deep else "X.astype('uint16') * 257"
+            raise ValueError(
+                f"the images are {images.dtype} but the detector was fitted on integers that run from "
+                f"{self.low:g} to {self.high:g}; give as many bits a pixel: X = {line}"
             )
         wide = np.float64 if images.dtype == np.float64 else np.float32
         scaled = np.subtract(images, self.low, dtype=wide)

@@ -333,6 +333,21 @@ def test_another_number_family_is_refused():
         data.Pixels.fit(floats).transform(integers)
 
 
+def test_another_number_of_bits_a_pixel_is_refused():
+    bytes_, words = np.array([0, 128, 255], dtype=np.uint8), np.array([0, 32896, 65535], dtype=np.uint16)
+    for fitted, given in ((bytes_, words), (words, bytes_)):
+        pixels = data.Pixels.fit(fitted)
+        with pytest.raises(
+            ValueError, match=f"are {given.dtype} but .* 0 to .* as many bits a pixel"
+        ) as told:
+            pixels.transform(given)
+        turned = eval(str(told.value).rpartition("X = ")[2], {"X": given})
+        np.testing.assert_array_equal(pixels.transform(turned), pixels.transform(fitted))
+    np.testing.assert_array_equal(
+        data.Pixels.fit(bytes_).transform(bytes_.astype("uint16")), data.Pixels.fit(bytes_).transform(bytes_)
+    )
+
+
 def test_images_are_taken_in_three_shapes():
     assert data.check_images(np.zeros((2, 8, 9))).shape == (2, 1, 8, 9)
     assert data.check_images(torch.zeros(2, 3, 8, 9)).shape == (2, 3, 8, 9)
