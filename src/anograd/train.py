@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from anograd.spill import Some, in_turn
 from anograd.target import Target
 
 Observer = Callable[[str, Mapping[str, Any]], None]
+KERAS_EPSILON = 1e-7  # of its Adam
 # The generators belong to the whole process: one thread at a time draws from them.
 _DRAWING = threading.RLock()
 
@@ -158,6 +159,35 @@ def objective(
 def adam(module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     """Return the optimizer: Adam, its update of all weights fused, a twentieth off each step."""
     return torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
+
+
+class KerasAdam(torch.optim.Adam):
+    """Adam as tf.keras has it: epsilon stands beside the root of the uncorrected second moment.
+
+    PyTorch adds it to the corrected one. The two differ where gradients are as small as epsilon, and the
+    more the earlier the step.
+
+    Parameters
+    ----------
+    parameters : iterable of torch.Tensor
+    learning_rate : float
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], learning_rate: float) -> None:
+        super().__init__(parameters, lr=learning_rate, eps=KERAS_EPSILON, fused=True)
+        self.register_step_pre_hook(_set_epsilon)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up moments, and with them the number of steps that epsilon goes by."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["taken"] = max(int(self.state[p].get("step", 0)) for p in group["params"])
+
+
+def _set_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    for group in optimizer.param_groups:
+        group["taken"] = group.get("taken", 0) + 1
+        group["eps"] = KERAS_EPSILON / math.sqrt(1 - group["betas"][1] ** group["taken"])
 
 
 def check_loss(whose: str, loss: float, epoch: int, learning_rate: float) -> None:

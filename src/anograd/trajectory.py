@@ -15,7 +15,7 @@ from anograd.networks import DropoutAutoencoder, DropoutConvAutoencoder, choose_
 from anograd.ranks import together
 from anograd.spill import Rows
 from anograd.target import Target
-from anograd.train import Observer, adam, check_loss, seeded, shuffled
+from anograd.train import KerasAdam, Observer, adam, check_loss, seeded, shuffled
 
 HIDDEN = (40, 20, 10)  # the paper's for Covertype and NSL-KDD; on few columns its smaller ones often die
 FIRST_EPOCHS, FURTHER_EPOCHS = 10, 5  # as published
@@ -33,11 +33,14 @@ class TrajectoryPlan:
     batch_size : int
     learning_rate : float
         Of Adam, whose moments are kept from one checkpoint to the next.
+    keras : bool
+        Whether Adam is Keras', as in the published code.
     """
 
     checkpoints: int
     batch_size: int
     learning_rate: float
+    keras: bool = False
 
     def epochs(self) -> int:
         """Return the passes over the rows in all."""
@@ -146,7 +149,8 @@ def train_checkpoints(
     module = target.module
     found: list[Target] = []
     device = next(module.parameters()).device
-    optimizer = adam(module, plan.learning_rate)
+    rate = plan.learning_rate
+    optimizer = KerasAdam(module.parameters(), rate) if plan.keras else adam(module, rate)
     learners = {"network": (module, optimizer)}
     done = 0
     if keep and (kept := keep.load(STAGE)):

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from anograd import Target, per_sample
 from anograd.alarm.network import AlarmNetwork, PooledBatchNorm
-from anograd.alarm.published import KerasAdam, published_step
+from anograd.alarm.published import published_step
 from anograd.losses import Loss, bce_with_logits
 from anograd.networks import DropoutAutoencoder
+from anograd.train import KerasAdam
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}
 EPSILON = 1e-7

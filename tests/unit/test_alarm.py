@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from anograd.alarm.network import AlarmNetwork, AlarmPair, Dropout, PooledBatchNorm
 from anograd.alarm.published import (
     AlarmPlan,
-    KerasAdam,
     _noise_batches,
     _train_alarm,
     published_step,
     train_as_published,
 )
-from anograd.train import seeded
+from anograd.train import KerasAdam, seeded
 
 BIG, SMALL = (1000, 500, 200, 75), (100, 50, 25, 10)
 PLAN = AlarmPlan(epochs=3, batch_size=16, learning_rate=1e-2)

@@ -420,6 +420,16 @@ def test_published_settings() -> None:
         fitted.novelty_score(SMALL)
 
 
+def test_only_the_published_autoencoder_learns_by_the_adam_of_keras() -> None:
+    weights = []
+    for training in ("published", "balanced", "balanced"):
+        made = R2AD2.as_published("mammography", training=training, epochs=1, random_state=0)
+        module = made.fit(SMALL, LABELS).targets_[0].module
+        weights.append(torch.cat([p.flatten() for p in module.parameters()]))
+    assert torch.equal(weights[1], weights[2])
+    assert 1e-9 < (weights[0] - weights[1]).abs().max() < 0.1
+
+
 # Bad input.
 
 

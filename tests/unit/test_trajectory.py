@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from anograd.gradients import Sketch
 from anograd.gradients.sketch import matrix_shape
 from anograd.represent import checkpoint_gradients, choose_sketch
 from anograd.spill import Rows
-from anograd.train import seeded
+from anograd.train import KerasAdam, seeded
 from anograd.trajectory import TrajectoryPlan, build, describe, draw_holdout, train_checkpoints
 
 PLAN = TrajectoryPlan(checkpoints=2, batch_size=16, learning_rate=1e-2)
@@ -86,11 +88,14 @@ def test_checkpoints_differ_and_are_frozen(targets: list[Target]) -> None:
     assert not shared & {p.data_ptr() for p in second.module.parameters()}
 
 
-def test_checkpoints_are_moments_of_one_uninterrupted_training(targets: list[Target]) -> None:
+@pytest.mark.parametrize("keras", [False, True])
+def test_checkpoints_are_moments_of_one_uninterrupted_training(keras: bool) -> None:
     """By hand: 15 epochs with one Adam, whose moments are never reset; looked at after 10 and 15."""
+    targets = trained(replace(PLAN, keras=keras))
     target = build(TABLE, 1)
     module = target.module.train()
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2, fused=True)
+    kind = KerasAdam if keras else partial(torch.optim.Adam, fused=True)
+    optimizer = kind(module.parameters(), 1e-2)
     moments = []
     for epoch in range(1, 16):
         with seeded(5 + epoch):

@@ -5,10 +5,8 @@ Small letters in shapes: n rows, B rows of a batch, T checkpoints, k gradient fe
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +14,8 @@ from torch import Tensor
 
 from anograd.alarm.network import AlarmNetwork, PooledBatchNorm
 from anograd.checkpoint import Keeper, pack, unpack
-from anograd.train import Observer, check_loss, seeded
+from anograd.train import KerasAdam, Observer, check_loss, seeded
 
-EPSILON = 1e-7  # of Keras' Adam
 NOISE_ROWS = 8192  # made at once, since each call has a cost of its own
 NOISE_ENTRIES = 2**26  # at most held at once: 256 MiB as float32
 STAGE = "alarm"
@@ -41,35 +38,6 @@ class AlarmPlan:
     epochs: int
     batch_size: int
     learning_rate: float
-
-
-class KerasAdam(torch.optim.Adam):
-    """Adam as tf.keras has it: epsilon stands beside the root of the uncorrected second moment.
-
-    PyTorch adds it to the corrected one. The two differ where gradients are as small as epsilon, and the
-    more the earlier the step.
-
-    Parameters
-    ----------
-    parameters : iterable of torch.Tensor
-    learning_rate : float
-    """
-
-    def __init__(self, parameters: Iterable[Tensor], learning_rate: float) -> None:
-        super().__init__(parameters, lr=learning_rate, eps=EPSILON, fused=True)
-        self.register_step_pre_hook(_set_epsilon)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up moments, and with them the number of steps that epsilon goes by."""
-        super().load_state_dict(state_dict)
-        for group in self.param_groups:
-            group["taken"] = max(int(self.state[p].get("step", 0)) for p in group["params"])
-
-
-def _set_epsilon(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    for group in optimizer.param_groups:
-        group["taken"] = group.get("taken", 0) + 1
-        group["eps"] = EPSILON / math.sqrt(1 - group["betas"][1] ** group["taken"])
 
 
 def published_step(

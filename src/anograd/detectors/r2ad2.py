@@ -301,11 +301,11 @@ class R2AD2(Detector):
         self.network_ = describe(self.target, rows.shape, self.hidden, self.dropout)
         target = build(self.network_, seed)
         target.module.to(device)
-        plan = TrajectoryPlan(self.checkpoints, self._batch(len(split.train)), self.learning_rate)
+        published = self.training == "published"  # which has one network, whatever it is to learn from
+        plan = TrajectoryPlan(self.checkpoints, self._batch(len(split.train)), self.learning_rate, published)
         seen, unseen = draw_holdout(split.train, self.holdout, seed)
         self.holdout_ = unseen.sort().values.numpy()
         self.known_ = known = len(split.known)
-        published = self.training == "published"  # which has one network, whatever it is to learn from
         most = (1, 0) if published else (self.networks, self.trees or 0 if self.columns else 0)
         noise, table = self.noise is not None, len(rows.shape) == 1
         self.shape_ = learners(known, *most, noise=noise, table=table)
