@@ -13,6 +13,7 @@ from torch import Tensor
 Loss = Callable[[Any, Tensor], Tensor]
 
 PROBABILITY_FLOOR = 1e-7  # keeps log finite; the clip that Keras, and so R2-AD2, uses
+BEYOND = 1e-3  # of 0..1 that a probability may be rounded
 
 
 def mse(output: Tensor, x: Tensor) -> Tensor:
@@ -87,6 +88,7 @@ def predicted(output: Tensor, x: Tensor) -> Tensor:
     return F.cross_entropy(output, _check_logits(output).argmax(1), reduction="none")
 
 
+OF_PROBABILITIES = (bce, vae, vae_reconstruction)
 LOSSES: dict[str, Loss] = {
     "mse": mse,
     "bce": bce,
@@ -116,6 +118,17 @@ def resolve(loss: str | Loss) -> Loss:
             f"or a callable (output, input) -> (n,)"
         )
     return LOSSES[loss]
+
+
+def refuse_logits(loss: Loss, output: Any) -> None:
+    """Raise ValueError for outputs beyond 0..1 of a loss of `OF_PROBABILITIES`, which would clip them."""
+    output = output[0] if isinstance(output, tuple) else output
+    low, high = float(output.min()), float(output.max())
+    if low < -BEYOND or high > 1 + BEYOND:
+        raise ValueError(
+            f"the network gives numbers from {low:.4g} to {high:.4g}, but the loss {loss.__name__!r} takes "
+            f"probabilities, 0 to 1: let it end in nn.Sigmoid(), or for logits take loss='bce_with_logits'"
+        )
 
 
 def _check_shapes(output: Any, x: Tensor) -> None:

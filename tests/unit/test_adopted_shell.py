@@ -60,6 +60,8 @@ def test_a_network_stays_as_it_was_where_its_model_cannot_be_loaded(adopted: Any
     net = autoencoder()
     before = net[0].weight.clone()
     with pytest.raises(ValueError, match="scores otherwise"):
+        ag.load(tmp_path / "model", target=Target.adopt(net, loss="bce_with_logits"))
+    with pytest.raises(ValueError, match=r"handed in do not fit together .*'bce' takes.*its loss and layers"):
         ag.load(tmp_path / "model", target=Target.adopt(net, loss="bce"))
     assert torch.equal(net[0].weight, before)
     assert net.training

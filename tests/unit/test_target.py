@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -76,6 +78,22 @@ def test_losses_against_torch() -> None:
 def test_bce_stays_finite_at_the_ends() -> None:
     loss = LOSSES["bce"](torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
     torch.testing.assert_close(loss, -torch.tensor([1e-7]).log(), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("loss", ["bce", "vae_reconstruction"])
+def test_logits_are_refused_where_probabilities_are_wanted(loss: str) -> None:
+    """Clipped to 0..1 they would have a loss, and no gradient."""
+
+    class Outputs(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> Any:
+            output = super().forward(x)
+            return output if loss == "bce" else (output, x, x)
+
+    x, layer = torch.rand(5, 3), nn.Linear(3, 3)
+    nn.init.constant_(layer.bias, 3.0)
+    with pytest.raises(ValueError, match=rf"but the loss '{loss}' takes .*nn\.Sigmoid\(\).*bce_with_logits"):
+        per_sample(Target.adopt(Outputs(layer), loss=loss), x)
+    assert (per_sample(Target.adopt(Outputs(layer, nn.Sigmoid()), loss=loss), x).norm > 0).all()
 
 
 def test_cross_entropy_refuses_numbers() -> None:

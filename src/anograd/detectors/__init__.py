@@ -102,8 +102,12 @@ def load(folder: str | Path, *, target: Target | None = None, device: str | None
         except (HandedIn, OSError, ImportError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # plain data and tensors of any shape, with checksums that are right
-            raise store.damaged(
-                folder, f"its parts do not fit together ({type(error).__name__}: {error})"
+            why = f"do not fit together ({type(error).__name__}: {error})"
+            if target is None:
+                raise store.damaged(folder, f"its parts {why}") from error
+            raise ValueError(
+                f"the model in {str(folder)!r} and the network that was handed in {why}: hand over the one "
+                f"of the fit, with its loss and layers, or copy the folder again"
             ) from error
         if found is not None:
             raise ValueError(f"the model in {str(folder)!r} scores otherwise than when it was saved: {found}")

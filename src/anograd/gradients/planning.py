@@ -19,7 +19,8 @@ from anograd.gradients.expanded import part_of, why_refused
 from anograd.gradients.fallback import vmap_gradients
 from anograd.gradients.rules import find_rule
 from anograd.gradients.tape import Tape, count_uses, record
-from anograd.target import Target, undisturbed
+from anograd.losses import OF_PROBABILITIES, refuse_logits
+from anograd.target import Target, forward_pass, output_of, undisturbed
 
 RULE, VMAP, ROWS = "rule", "vmap", "row by row"
 LOOKED_AT = 64  # rows among which the probe looks for some that differ from the first
@@ -196,6 +197,9 @@ def _probe(target: Target, pairs: list[Tensor], autocast: torch.dtype | None) ->
     layers = list(dict.fromkeys(layer for one in ruled for layer, _ in one.uses))
     names = [one.name for one in ruled] or target.layers
     refuse_batch_statistics(target.module)
+    if target.loss in OF_PROBABILITIES:
+        with forward_pass(target), torch.no_grad():
+            refuse_logits(target.loss, output_of(target, pair))
 
     def losses(rows: Tensor) -> Tensor:
         return record(target, rows, (), (), autocast).loss
