@@ -15,7 +15,7 @@ from anograd.evaluate import ranking
 from anograd.page import Card, Scored, charts, page
 from anograd.page.curves import RATES, RECALLS, compare
 from anograd.page.scored import agreement, chunks, levels, p_values, share
-from anograd.page.why import PIXELS, _pictures, _smaller
+from anograd.page.why import PIXELS, Column, Reason, _pictures, _smaller
 
 CARD = Card(
     data="x.csv", data_sum=None, folder="model", detector="GradCon", twin="reconstruction error",
@@ -165,6 +165,21 @@ def test_few_rows_make_a_page_as_well(n):
     assert "they are too few" in text
     assert text == page(given, CARD, [], untold="they are too few")
     assert ("Too few rows to compare" in text) == (n < 10)
+
+
+def test_no_name_level_or_number_is_so_wide_that_the_contribution_lies_beyond_the_card():
+    columns = (
+        Column("merchant_" * 9, "a" * 90, "other", 2.0, 100.0),
+        Column("amount", 1e30, 12345678.0, 1.0, 50.0),
+    )
+    given = replace(scored(n=20, odd=0), odd=None)
+    text = page(given, CARD, [Reason(3, "row 3", 9.0, 0.01, True, None, columns)])
+    assert ">1e+30<" in text
+    assert ">12,345,678<" in text
+    assert re.search(rf'<td class="number level">{"a" * 90}</td>', text)
+    style = text[text.index("<style>") : text.index("</style>")]
+    for broken in (r"\.why th\[scope=row\]", r"\.why \.level"):
+        assert re.search(rf"{broken} {{ overflow-wrap: anywhere", style)
 
 
 def test_pictures_are_small_and_described():

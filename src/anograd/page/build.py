@@ -198,14 +198,15 @@ def _template() -> Any:
 
 
 def _shown(value: Any) -> str:
-    """Return a cell for people: four digits of a number, a text as it is."""
+    """Return a cell for people: four digits of a number, more of a large whole one, a text as it is."""
     if value is None:
         return "none"
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     if isinstance(value, int | float | np.number):
         number = float(value)
-        return f"{number:,.4g}" if abs(number) < 1e6 or not number.is_integer() else f"{number:,.0f}"
+        whole = 1e6 <= abs(number) < 1e15 and number.is_integer()
+        return f"{number:,.0f}" if whole else f"{number:,.4g}"
     return str(value)
 
 
