@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 from tests.product.conftest import fails, misused, works
 
+from anograd import load
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -136,16 +138,18 @@ def test_a_word_for_an_empty_cell_makes_no_category(tmp_path):
 def test_codes_are_categories_in_a_file_that_has_only_digits(tmp_path):
     """02 and 03 alone look like numbers; the model knows that they are none, whichever command reads them."""
     draw = np.random.default_rng(0)
-    frame = pl.DataFrame({"code": draw.choice(["A1", "02", "03"], 80), "size": draw.normal(size=80)})
+    code = 'code "new"'  # a CSV holds the quotes doubled, and a name has them once
+    frame = pl.DataFrame({code: draw.choice(["A1", "02", "03"], 80), "size": draw.normal(size=80)})
     frame.write_csv(tmp_path / "x.csv")
     works("fit", tmp_path / "x.csv", "-o", tmp_path / "m", "--epochs", 1, "--detector", "graddensity")
-    digits = frame.filter(pl.col("code") != "A1").with_columns(
-        odd=pl.Series([0, 1] * 40)[: (frame["code"] != "A1").sum()]
+    digits = frame.filter(pl.col(code) != "A1").with_columns(
+        odd=pl.Series([0, 1] * 40)[: (frame[code] != "A1").sum()]
     )
     digits.write_csv(tmp_path / "new.csv")
     new = ("--label", "odd")
     works("score", tmp_path / "m", tmp_path / "new.csv", "-o", tmp_path / "s.csv", *new)
     works("evaluate", tmp_path / "m", tmp_path / "new.csv", *new, "-o", tmp_path / "e.json")
+    assert code in load(tmp_path / "m").feature_names_in_
     works("explain", tmp_path / "m", tmp_path / "new.csv", *new, "-o", tmp_path / "why.json")
     scores = pl.read_csv(tmp_path / "s.csv")["score"].sort(descending=True)
     why = json.loads((tmp_path / "why.json").read_text())

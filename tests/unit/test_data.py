@@ -38,7 +38,7 @@ def test_reads_numpy_files(tmp_path):
 
 
 def test_reads_tables(tmp_path):
-    frame = pl.DataFrame({"a": [1] * 200 + [2.5], "b": ["x"] * 201}, strict=False)
+    frame = pl.DataFrame({"a": [1] * 200 + [2.5], 'b, 3.5" ""': ["x"] * 201}, strict=False)
     frame.write_csv(tmp_path / "x.csv")
     frame.write_parquet(tmp_path / "x.parquet")
     (tmp_path / "late.csv").write_text("a\n" + "1\n" * 500 + "1.5\n")
