@@ -135,6 +135,16 @@ def test_who_drips_is_cut_off(port, begins, goes_on, status):
         assert said(stream).startswith(b"HTTP/1.1 " + status if status else b"")
 
 
+def test_head_is_answered_as_get_is(port):
+    """Monitors and load balancers ask so; the body stays behind."""
+    with connected(port) as stream:
+        stream.sendall(b"HEAD /health" + HEAD + b"Connection: close\r\n\r\n")
+        head, _, body = said(stream).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert b"content-type: application/json" in head
+    assert body == b""
+
+
 def test_who_says_nothing_is_cut_off(port):
     with connected(port) as stream:
         assert said(stream) == b""

@@ -44,6 +44,8 @@ class Counted:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # what GET answers, of which the server sends the head alone
+            scope = {**scope, "method": "GET"}
         start, status, posted = time.perf_counter(), 500, scope["method"] == "POST"
         state = scope.setdefault("state", {})
 
