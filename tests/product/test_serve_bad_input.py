@@ -57,7 +57,9 @@ BODIES = {
     "empty cell": (b'{"rows": [[null, "abel"]]}', 400, "X holds NaN at row 0, column 0 ('size')"),
     "missing column": (b'{"rows": [{"size": 1}]}', 400, "yet now missing: - maker"),
     "other column": (b'{"rows": [{"size": 1, "make": "x"}]}', 400, "unseen at fit time: - make"),
-    "no cells": (b'{"rows": [{}]}', 400, "a minimum of 1 is required"),
+    "no cells": (b'{"rows": [{}]}', 400, "yet now missing: - maker - size"),
+    "a cell twice": (b'{"rows": [{"size": 1, "maker": "x", "size": 2}]}', 400, "'size' stands twice"),
+    "a rule twice": (b'{"rows": [[1, "x"]], "alpha": 0.1, "alpha": 0.2}', 400, "'alpha' stands twice"),
     "unlike objects": (
         b'{"rows": [{"size": 1, "maker": "x"}, {"size": 1}]}',
         422,
@@ -68,7 +70,7 @@ BODIES = {
         422,
         "row 1, counted from 0, is no object",
     ),
-    "half a surrogate": (b'{"rows": [{"size": 1, "\\ud800": "x"}]}', 400, "surrogates not allowed"),
+    "half a surrogate": (b'{"rows": [{"size": 1, "maker": "\\ud800"}]}', 400, "surrogates not allowed"),
     "1,500 columns": (
         json.dumps({"rows": [dict.fromkeys(map(str, range(1500)))]}).encode(),
         422,
@@ -289,6 +291,8 @@ def test_bad_forms(client, monkeypatch):
         ({"data": {"budget": "1.5"}, "files": file}, 422, "budget='1.5' was given"),
         ({"data": {"alpha": ".1", "fdr": ".1"}, "files": file}, 400, "one of alpha, fdr, budget and costs"),
         ({"data": {"colour": "x"}, "files": file}, 422, "the field 'colour' is not known"),
+        ({"data": {"alpha": [".1", ".2"]}, "files": file}, 422, "the field 'alpha' was given twice"),
+        ({"params": {"alpha": ".1"}, "files": file}, 422, "?alpha=.1 was given in the address"),
         ({"data": {"rows": "a"}, "files": file}, 422, "whole numbers with commas between"),
         ({"data": {"rows": "1"}, "files": file}, 400, "there are the rows 0 to 0"),
         ({"data": {"rows": "-1"}, "files": file}, 400, "there are no such rows"),
@@ -317,6 +321,8 @@ def test_bad_forms(client, monkeypatch):
     assert "the body is called 'text/xml'; application/json is wanted" in problem(answer)
     assert "there is no /nowhere" in problem(client.get("/nowhere"))
     assert "GET is not for /score" in problem(client.get("/score"))
+    answer = client.post("/score?alpha=0.5", json={"rows": [[1.0, "abel"]]})
+    assert "?alpha=0.5 was given in the address; it belongs into the body" in problem(answer)
     fifty_one = {"rows": [[1.0, "abel"]] * 51}
     answer = client.post("/explain", json=fifty_one)
     assert answer.status_code == 413

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Never
@@ -51,16 +52,23 @@ def parse(body: bytes) -> Any:
     Raises
     ------
     Problem
-        400: it is no JSON, holds NaN or infinity, or is nested too deeply.
+        400: it is no JSON, holds NaN or infinity, has a name twice, or is nested too deeply.
     """
 
     def refuse(name: str) -> Never:
         raise ValueError(f"{name} is no JSON; finite numbers are wanted, and null for an empty cell")
 
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise Problem(400, f"{twice!r} stands twice in one object; it is wanted once")
+        return found
+
     collecting = gc.isenabled()
     gc.disable()  # millions of small lists would be gone through again and again, while all else waits
     try:
-        return json.loads(body, parse_constant=refuse)
+        return json.loads(body, parse_constant=refuse, object_pairs_hook=once)
     except RecursionError:
         raise Problem(400, "the body is nested too deeply; wanted is " + _body()) from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
@@ -133,7 +141,7 @@ def _table(rows: list[Any], detector: Detector) -> Rows:
         if table.names_in is None:
             raise Problem(422, f"the model's columns have no names: give rows as lists of {len(names)} cells")
         if not there >= set(names):
-            table.transform(polars.DataFrame({name: [None] for name in rows[0]}))  # says what is wanted
+            table.check_columns([*rows[0]], len(there))  # says what is wanted
         extra = [name for name in rows[0] if name not in set(names)]
         if extra:
             shown = ", ".join(map(repr, extra[:20]))

@@ -139,6 +139,7 @@ class Service:
 
     async def answer(self, request: Request, work: Callable[..., dict[str, Any]]) -> Response:
         """Return what a function makes of the rows in a JSON body."""
+        _check_query(request)
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Problem(415, f"the body is called {kind[:100]!r}; application/json is wanted")
@@ -151,6 +152,7 @@ class Service:
 
     async def answer_files(self, request: Request, work: Callable[..., dict[str, Any]]) -> Response:
         """Return what a function makes of the rows in uploaded files."""
+        _check_query(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
             raise Problem(415, f"the body is called {kind[:100]!r}; a form is wanted: multipart/form-data")
@@ -225,6 +227,13 @@ class Service:
             raise Problem(400, said + " ".join(str(error).split())) from error
 
 
+def _check_query(request: Request) -> None:
+    """Refuse what nobody would read, such as ?alpha=0.01."""
+    if request.url.query:
+        said = f"?{request.url.query[:100]} was given in the address; it belongs into the body, with the rows"
+        raise Problem(422, said)
+
+
 async def _form(request: Request) -> tuple[list[File], dict[str, str]]:
     """Return the files of a form, and its other fields."""
     files: list[File] = []
@@ -234,6 +243,8 @@ async def _form(request: Request) -> tuple[list[File], dict[str, str]]:
             if isinstance(value, str):
                 if name not in (*RULES, "rows"):
                     raise Problem(422, f"the field {name[:100]!r} is not known; wanted are file, alpha, rows")
+                if name in fields:
+                    raise Problem(422, f"the field {name!r} was given twice; it is wanted once")
                 fields[name] = value
             elif name != "file":
                 raise Problem(422, f"a file came in the field {name[:100]!r}; the field is called file")
