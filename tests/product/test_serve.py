@@ -304,6 +304,9 @@ def test_a_fault_of_ours_shows_nothing(array_detector, monkeypatch):
 
 def test_the_page_stands_alone(client):
     answer = client.get("/")
+    style = answer.text[answer.text.index("<style>") : answer.text.index("</style>")]
+    assert re.search(r"tr\.why \.level {[^}]*overflow-wrap: anywhere", style)
+    assert 'typeof value === "string" ? "number level"' in answer.text
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
     assert policy.startswith(
