@@ -176,6 +176,19 @@ def test_pixels_that_are_no_number(exported):
     assert verdict[1]
 
 
+def test_an_empty_cell_is_not_the_level_of_an_empty_text(tmp_path):
+    draw = np.random.default_rng(0)
+    kind = draw.choice(np.array(["a", "", None]), 120)
+    X = pd.DataFrame({"size": draw.normal(size=120), "kind": kind})
+    detector = ag.GradDensity(**FEW, missing="impute").fit(X)
+    done = ag.export(detector, tmp_path / "x.onnx", check=X)
+    assert done.compared == 120
+    fed = {"numbers": X[["size"]].to_numpy(), "categories": np.array([[one or ""] for one in kind], object)}
+    fed["categories"][X["kind"].isna()] = "none of the fit"
+    score = session(tmp_path / "x.onnx").run(["score"], fed)[0]
+    np.testing.assert_allclose(score, detector.anomaly_score(X), rtol=1e-6)
+
+
 def test_alpha_is_an_input_with_a_default(exported):
     path, _ = exported("GradCon dense")
     rows = feed(fitted("GradCon dense"), TABLE)

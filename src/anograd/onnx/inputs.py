@@ -130,7 +130,8 @@ class TableInputs(Inputs):
         if self.numbers:
             found["numbers"] = np.ascontiguousarray(matrix[:, self.numbers])
         if self.levels:
-            columns = [["" if text is None else text for text in texts[j]] for j in self.levels]
+            # An empty cell is the level that a strange text has; "" may be one of the fit.
+            columns = [[STRANGE if text is None else text for text in texts[j]] for j in self.levels]
             found["categories"] = np.array(columns, dtype=object).T.copy()
         return found
 
