@@ -19,6 +19,7 @@ from tests.product.conftest import ENVIRONMENT, fails, misused, works
 from torch import nn
 
 import anograd as ag
+from anograd.gradients.sketch import _draw
 from anograd.onnx import file, inputs
 
 RANDOM = np.random.default_rng(0)
@@ -55,6 +56,7 @@ MADE = {
     "GradScoreTest projected": (ag.GradScoreTest(**FEW, fisher="projected"), TABLE),
     "GradSubspace": (ag.GradSubspace(**FEW), TABLE),
     "GradNeighbours": (ag.GradNeighbours(**FEW), TABLE),
+    "GradNeighbours cae": (ag.GradNeighbours(**FEW), IMAGES),
     "GradReferences": (ag.GradReferences(**FEW), TABLE),
     "GraN": (ag.GraN(**FEW), TABLE),
     "GradNorm": (ag.GradNorm(**FEW), TABLE),
@@ -106,6 +108,16 @@ def test_every_detector_in_batches_of_any_size(exported, name):
         assert p.tolist() == detector.calibration_.p_values(score).tolist()
         assert verdict.tolist() == (p <= 0.05).tolist()
     assert done.difference <= file.TOLERANCE
+
+
+def test_a_sketch_is_drawn_before_the_graph_is_traced(tmp_path):
+    """Else the file could not be written, and what stayed of the sketch had no numbers for the next row."""
+    detector, X = fitted("GradNeighbours cae"), IMAGES[:5]
+    scores = detector.anomaly_score(X)
+    _draw.cache_clear()  # as in a process that has scored no row in double precision yet
+    score = session(ag.export(detector, tmp_path / "x.onnx").path).run(["score"], feed(detector, X))[0]
+    np.testing.assert_allclose(score, scores, rtol=1e-4)
+    np.testing.assert_array_equal(detector.anomaly_score(X), scores)
 
 
 def test_in_a_process_without_torch(exported, tmp_path):

@@ -13,7 +13,7 @@ from torch import nn
 from anograd import Sketch, Target, per_sample, plan
 from anograd.onnx.file import count_below
 from anograd.onnx.operations import DECOMPOSITIONS
-from anograd.onnx.passes import check_rules, one_pass
+from anograd.onnx.passes import check_rules, one_pass, projections
 
 aten = torch.ops.aten
 numbers = st.integers
@@ -94,11 +94,12 @@ def test_one_pass_finds_what_per_sample_finds(network, shape):
     want = ("loss", "norm", "inner", "full", "sketch")
     expected = per_sample(target, x, want, reference=reference, sketch=Sketch(4))
     planned = check_rules(plan(target, x))
-    together = one_pass(target, planned, x, want, reference=reference, sketch=Sketch(4))
+    drawn = projections(target, Sketch(4))
+    together = one_pass(target, planned, x, want, reference=reference, sketch=drawn)
     for name in want:
         torch.testing.assert_close(getattr(together, name), getattr(expected, name))
     for name in ("norm", "inner", "sketch"):  # and where gradients need not be built
-        alone = one_pass(target, planned, x, ("loss", name), reference=reference, sketch=Sketch(4))
+        alone = one_pass(target, planned, x, ("loss", name), reference=reference, sketch=drawn)
         torch.testing.assert_close(getattr(alone, name), getattr(expected, name))
     one = one_pass(target, planned, x, ("loss", "full"), unit=True).full
     sizes = [p.numel() for p in target.parameters().values()]

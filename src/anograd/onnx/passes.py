@@ -21,6 +21,23 @@ from anograd.gradients.tape import record
 from anograd.onnx.operations import gather, taps
 from anograd.target import Target
 
+Projections = Mapping[str, tuple[Tensor | None, Tensor | None]]
+
+
+def projections(target: Target, sketch: Sketch | None) -> Projections | None:
+    """Return the matrices of a sketch by parameter, to be drawn before a graph is traced.
+
+    What is drawn while it is traced holds no numbers, and would stay in the sketch's memory.
+
+    Parameters
+    ----------
+    target : Target
+    sketch : Sketch or None
+    """
+    if sketch is None:
+        return None
+    return {name: sketch.projections(name, one) for name, one in target.parameters().items()}
+
 
 def one_pass(
     target: Target,
@@ -30,7 +47,7 @@ def one_pass(
     *,
     reference: Mapping[str, Tensor] | None = None,
     weight: Mapping[str, Tensor] | None = None,
-    sketch: Sketch | None = None,
+    sketch: Projections | None = None,
     unit: bool = False,
 ) -> PerSample:
     """Return losses and gradient quantities of each row, as `anograd.per_sample` does.
@@ -47,8 +64,8 @@ def one_pass(
         For "inner".
     weight : mapping of str to torch.Tensor, optional
         For "weighted".
-    sketch : Sketch, optional
-        For "sketch".
+    sketch : mapping of str to pair of torch.Tensor, optional
+        For "sketch": from `projections`.
     unit : bool, default False
         For "sketch" and "full": divide each parameter's gradient by its length.
     """
@@ -69,7 +86,7 @@ def one_pass(
             factors = [Direct(x.new_zeros(1).to(parameter).expand(len(x), *parameter.shape))]
         gradient = _one(factors, parameter.shape, found)
         for kind, columns in found.items():
-            columns.append(_read(gradient, kind, served.name, parameter, reference, weight, sketch))
+            columns.append(_read(gradient, kind, served.name, reference, weight, sketch))
             if unit and kind in ("sketch", "full"):
                 columns[-1] = columns[-1] / _length(gradient).clamp_min(COSINE_FLOOR)
     joined = {name: torch.cat(columns, dim=1) for name, columns in found.items()}
@@ -84,10 +101,9 @@ def _read(
     gradient: Factors,
     kind: str,
     name: str,
-    parameter: Tensor,
     reference: Mapping[str, Tensor] | None,
     weight: Mapping[str, Tensor] | None,
-    sketch: Sketch | None,
+    sketch: Projections | None,
 ) -> Tensor:
     if kind == "norm":
         return _length(gradient)
@@ -100,7 +116,7 @@ def _read(
         assert weight is not None
         return gradient.weighted(weight[name]).unsqueeze(1)
     assert sketch is not None
-    return gradient.sketch(*sketch.projections(name, parameter))
+    return gradient.sketch(*sketch[name])
 
 
 def _length(gradient: Factors) -> Tensor:

@@ -14,7 +14,7 @@ from anograd.detectors.network import NetworkDetector
 from anograd.features import Features
 from anograd.gradients import PerSample, doubled
 from anograd.gradients.planning import Plan, plan
-from anograd.onnx.passes import check_rules, one_pass
+from anograd.onnx.passes import check_rules, one_pass, projections
 from anograd.represent import cosine
 from anograd.score import ScoreTest, gradcon_score
 from anograd.target import Target
@@ -82,11 +82,12 @@ def _r2ad2(detector: R2AD2, rows: Tensor) -> Score:
     real = next(detector.targets_[0].module.parameters()).dtype
     planned = [check_rules(plan(target, rows.to(real))) for target in detector.targets_]
     kind = "full" if detector.sketch_ is None else "sketch"
+    drawn = [projections(target, detector.sketch_) for target in detector.targets_]
 
     def score(x: Tensor) -> Tensor:
         passes = [
-            one_pass(target, one, x.to(real), (kind,), sketch=detector.sketch_)
-            for target, one in zip(detector.targets_, planned, strict=True)
+            one_pass(target, one, x.to(real), (kind,), sketch=sketch)
+            for target, one, sketch in zip(detector.targets_, planned, drawn, strict=True)
         ]
         gradients = torch.stack([getattr(found, kind) for found in passes], dim=1)
         if detector.training != "published":
@@ -106,6 +107,7 @@ def _post_hoc(detector: PostHocDetector, rows: Tensor) -> Score:
     planned = check_rules(plan(target, _as(rows, real)))
     if isinstance(detector, GradScoreTest) and kind == "full" and detector._expands():
         return _score_test(detector, planned)
+    drawn = projections(target, detector.sketch_)
 
     def read(x: Tensor) -> Features:
         if kind == "cosine":
@@ -117,7 +119,7 @@ def _post_hoc(detector: PostHocDetector, rows: Tensor) -> Score:
             assert passes[0].loss is not None
             return Features(passes[0].loss, torch.cat(cosines, dim=1))
         unit = detector.unit and kind in ("sketch", "full")
-        found = one_pass(target, planned, x, ("loss", kind), sketch=detector.sketch_, unit=unit)
+        found = one_pass(target, planned, x, ("loss", kind), sketch=drawn, unit=unit)
         assert found.loss is not None
         return Features(found.loss, getattr(found, kind))
 
