@@ -63,8 +63,9 @@ def mean_gradient(
 
     The network is used in evaluation mode and given back as it was. Ranks share each batch.
     """
-    stand_ins = {name: p.detach().requires_grad_() for name, p in target.parameters().items()}
-    others = {name: p.detach() for name, p in target.module.named_parameters() if name not in stand_ins}
+    with forward_pass(target):
+        stand_ins = {name: p.detach().requires_grad_() for name, p in target.parameters().items()}
+        others = {name: p.detach() for name, p in target.module.named_parameters() if name not in stand_ins}
     total = {name: torch.zeros_like(p) for name, p in stand_ins.items()}
     for whole in in_turn(x, batch_size):
         batch = ranks.share(whole)

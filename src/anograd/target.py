@@ -81,7 +81,8 @@ class Target:
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the chosen parameters by name, in order."""
-        named = dict(self.module.named_parameters())
+        with _FORWARD:  # in which stand-ins may be in their place
+            named = dict(self.module.named_parameters())
         return {name: named[name] for name in self.layers}
 
 

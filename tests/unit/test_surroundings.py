@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -226,9 +228,58 @@ def test_fits_in_several_threads_are_those_of_one_after_the_other() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_twins_in_several_threads_are_those_of_one_after_the_other() -> None:
-    detector = ag.GradDensity(epochs=2, random_state=0).fit(TABLE)
-    expected = detector.twin_score(TABLE)
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: detector.twin_score(TABLE), range(40)):
-            np.testing.assert_array_equal(found, expected)
+@pytest.mark.parametrize("kind", [ag.GradDensity, ag.GradNorm])
+def test_twins_in_several_threads_are_those_of_one_after_the_other(kind: type[ag.GradNorm]) -> None:
+    detector = kind(epochs=2, random_state=0).fit(TABLE)
+    pieces = np.split(TABLE, 10) * 20
+    expected = [detector.twin_score(piece) for piece in pieces[:10]] * 20
+    with ThreadPoolExecutor(6) as pool:
+        np.testing.assert_array_equal(list(pool.map(detector.twin_score, pieces)), expected)
+
+
+class Counting(nn.Module):
+    """Counts its calls in a buffer, and has a weight that no rule serves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * self.weight.tanh()
+
+
+IN_THE_MIDDLE = {
+    "raw gradients": (ag.R2AD2, {"epochs": 1, "checkpoints": 2, "sketch": None}, ("anomaly_score",)),
+    "one checkpoint": (
+        ag.R2AD2, {"epochs": 1, "checkpoints": 1, "sketch": None}, ("anomaly_score", "twin_score"),
+    ),
+    "adopted": (
+        ag.GradReferences, {"target": Target.adopt(nn.Sequential(nn.Linear(6, 6), Counting()))},
+        ("anomaly_score", "twin_score"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IN_THE_MIDDLE)
+def test_a_thread_that_scores_in_the_middle_of_anothers_pass(case: str) -> None:
+    kind, settings, methods = IN_THE_MIDDLE[case]
+    detector = kind(**settings, random_state=0).fit(TABLE)
+    expected = [getattr(detector, method)(TABLE[:5]) for method in methods]
+    inside = threading.Event()
+
+    def dawdle(*_: Any) -> None:
+        inside.set()
+        time.sleep(0.005)
+
+    target = detector.targets_[0] if isinstance(detector, ag.R2AD2) else detector.target_
+    target.module.register_forward_hook(dawdle)
+    with ThreadPoolExecutor(1) as pool:
+        for method, scores in zip(methods, expected, strict=True):
+            inside.clear()
+            others = [pool.submit(detector.anomaly_score, TABLE[:5]) for _ in range(10)]
+            inside.wait()
+            for other in others:
+                np.testing.assert_allclose(getattr(detector, method)(TABLE[:5]), scores, rtol=1e-6)
+                np.testing.assert_allclose(other.result(), expected[0], rtol=1e-6)

@@ -18,7 +18,7 @@ from anograd.detectors.rows import Missing
 from anograd.features import Features
 from anograd.score import LabelledNorms, NormDensity, UniformGradient
 from anograd.spill import Some
-from anograd.target import Target
+from anograd.target import Target, forward_pass
 from anograd.train import Observer
 
 CLUSTERS = 10
@@ -119,7 +119,7 @@ class GradNorm(ClassifierDetector):
         loss, found = activations(self.target_, self._precise(rows))
         inputs = found[self.target_.layers[-1]]
         layer = self.target_.module.get_submodule(self.target_.layers[-1].rpartition(".")[0])
-        with torch.no_grad():
+        with forward_pass(self.target_), torch.no_grad():  # no other thread's hooks hear of it
             probabilities = layer(inputs).softmax(1)
         return loss, inputs, (probabilities - 1 / probabilities.shape[1]).abs().sum(1)
 

@@ -76,7 +76,8 @@ class NetworkDetector(Detector):
         return super()._encode(X)
 
     def _fingerprint_of_network(self) -> str:
-        return digest(None, self.target_.module.state_dict().values())
+        with forward_pass(self.target_):  # no other thread's stand-ins are in the weights' place
+            return digest(None, self.target_.module.state_dict().values())
 
     def _expected(self, rows: Tensor) -> Tensor | None:
         output = _output(self.target_, rows)

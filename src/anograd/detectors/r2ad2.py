@@ -27,7 +27,7 @@ from anograd.gradients import Sketch
 from anograd.gradients.planning import parse_memory
 from anograd.represent import checkpoint_gradients, choose_sketch
 from anograd.spill import Rows
-from anograd.target import Target
+from anograd.target import Target, forward_pass
 from anograd.train import Observer, seeded
 from anograd.trajectory import TrajectoryPlan, build, describe, draw_holdout, train_checkpoints
 
@@ -292,9 +292,9 @@ class R2AD2(Detector):
         groups = of_checkpoints(self.targets_[0], self.sketch_, self.shape_)
         return Parts(lambda rows: self._entries_of(rows).flatten(1), score, *groups)
 
-    @torch.no_grad()
     def _expected(self, rows: Tensor) -> Tensor:
-        return self.targets_[-1].module(self._precise(rows)).sigmoid()  # type: ignore[no-any-return]
+        with forward_pass(self.targets_[-1]), torch.no_grad():
+            return self.targets_[-1].module(self._precise(rows)).sigmoid()  # type: ignore[no-any-return]
 
     def _learn(self, rows: Rows, split: Split, seed: int) -> None:
         device = self._device()

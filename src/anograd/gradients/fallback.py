@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, stack_module_state, vmap
+from torch.func import grad, vmap
 
 from anograd.gradients.tape import losses, record
 from anograd.target import Target, forward_pass, usable
@@ -26,10 +26,9 @@ def vmap_gradients(
     RuntimeError
         Where a layer does not support ``vmap``, as GRU and plain RNN in PyTorch 2.13.
     """
-    x, every = usable(x), {name: usable(p.detach()) for name, p in target.module.named_parameters()}
-    chosen = {name: every.pop(name) for name in names}
-
     with forward_pass(target), warnings.catch_warnings():
+        x, every = usable(x), {name: usable(p.detach()) for name, p in target.module.named_parameters()}
+        chosen = {name: every.pop(name) for name in names}
         # Layers without a batching rule of their own are looped over inside vmap; the plan says what is slow.
         warnings.filterwarnings("ignore", message="There is a performance drop")
         gradients: dict[str, Tensor] = _by_row(target, autocast)(chosen, every, x)
@@ -61,11 +60,11 @@ def stacked_gradients(targets: Sequence[Target], x: Tensor) -> Tensor:
         The same network, loss and layers with other weights.
     x : torch.Tensor, (n, ...)
     """
-    modules = [target.module for target in targets]
-    weights = {name: value.detach() for name, value in stack_module_state(modules)[0].items()}
-    chosen = {name: weights.pop(name) for name in targets[0].layers}
     over_checkpoints = vmap(_by_row(targets[0], None), in_dims=(0, 0, None), out_dims=1)
     with forward_pass(targets[0]):
+        named = [dict(target.module.named_parameters()) for target in targets]
+        weights = {name: torch.stack([one[name].detach() for one in named]) for name in named[0]}
+        chosen = {name: weights.pop(name) for name in targets[0].layers}
         found: dict[str, Tensor] = over_checkpoints(chosen, weights, x)
     return torch.cat([found[name].flatten(2) for name in targets[0].layers], dim=2)
 

@@ -143,7 +143,7 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
     key = (x.shape[1:], x.dtype, x.device, _placement(target), autocast, len(x) > 1)
     known = _PLANS.setdefault(target, {})
     if key not in known:
-        with undisturbed():
+        with undisturbed(), forward_pass(target):
             known[key] = _probe(target, _pairs(x), autocast)
     return known[key]
 

@@ -73,10 +73,10 @@ _DOUBLED: WeakKeyDictionary[Target, tuple[Any, Target]] = WeakKeyDictionary()
 
 def doubled(target: Target) -> Target:
     """Return a target over a copy of the network in double precision, the same one until a weight changes."""
-    state = tuple((one.data_ptr(), one._version) for one in target.module.state_dict().values())
-    known = _DOUBLED.get(target)
-    if known is None or known[0] != state:
-        with forward_pass(target):  # no other thread's hooks are copied
+    with forward_pass(target):  # no other thread's hooks or stand-ins are copied
+        state = tuple((one.data_ptr(), one._version) for one in target.module.state_dict().values())
+        known = _DOUBLED.get(target)
+        if known is None or known[0] != state:
             known = state, replace(target, module=deepcopy(target.module).double())
-        _DOUBLED[target] = known
+            _DOUBLED[target] = known
     return known[1]

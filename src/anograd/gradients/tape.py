@@ -88,10 +88,6 @@ def record(
         Whether to note how near each row comes to a kink.
     """
     x = usable(x)
-    stand_ins = {
-        name: usable(p.detach()).requires_grad_(name in parameters)
-        for name, p in target.module.named_parameters()
-    }
     wanted = set(layers)
     calls: list[Call] = []
 
@@ -114,6 +110,10 @@ def record(
         forward_pass(target), torch.enable_grad(), expanding(target.module, wanted, note) as refused,
         watched as near,
     ):  # fmt: skip
+        stand_ins = {
+            name: usable(p.detach()).requires_grad_(name in parameters)
+            for name, p in target.module.named_parameters()
+        }
         hooks = [
             layer.register_forward_hook(hook_of(name), prepend=True, with_kwargs=True)
             for name in layers
