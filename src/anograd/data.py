@@ -20,6 +20,7 @@ from anograd.items import as_array, stacked
 Array = NDArray[Any]
 LARGEST = float(np.finfo(np.float32).max)
 TOPS = {"bool": 1.0, "uint8": 255.0, "uint16": 65535.0}  # what becomes 1, by dtype
+FAINTEST = 1 / 255  # floats that all lie below are in a unit of their own: in 0..1 they would be black
 SLICE = 8_192  # rows of a lazy frame that are held at once: fewer take longer, more take memory
 
 
@@ -254,7 +255,8 @@ class Pixels:
         """Return the map for training images of any shape.
 
         uint8 is divided by 255 and uint16 by 65535, other integers by the smaller that covers them; floats
-        within 0..1 stay as they are; anything else goes linearly from its minimum..maximum to 0..1.
+        within 0..1 stay as they are, unless all are below 1/255; anything else goes linearly from its
+        minimum..maximum to 0..1.
 
         Examples
         --------
@@ -269,7 +271,7 @@ class Pixels:
         integer = dtype.kind in "bui"
         likely = (TOPS["uint8"], TOPS["uint16"]) if integer else (1.0,)
         for top in (TOPS[dtype.name],) if dtype.name in TOPS else likely:
-            if low >= 0.0 and high <= top:
+            if low >= 0.0 and high <= top and (integer or high >= FAINTEST):
                 return cls(integer, 0.0, top)
         return cls(integer, low, high if high > low else low + max(1.0, abs(low)))  # constant images become 0
 
@@ -298,7 +300,7 @@ class Pixels:
                 f"the images are {images.dtype} but the detector was fitted on integers that run from "
                 f"{self.low:g} to {self.high:g}; give as many bits a pixel: X = {line}"
             )
-        wide = np.float64 if images.dtype == np.float64 else np.float32
+        wide = np.result_type(images, np.float32)  # that of large integers is float64
         scaled = np.subtract(images, self.low, dtype=wide)
         scaled /= self.high - self.low
         return single(scaled)

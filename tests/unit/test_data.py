@@ -297,6 +297,9 @@ def test_other_numbers_are_ignored_with_a_warning(y, values):
         (np.array([0.2, 0.7]), 0, 1),
         (np.array([-2.0, 6.0], dtype=np.float32), -2, 6),
         (np.array([0.0, 255.0]), 0, 255),
+        (np.array([2e-9, 1e-8]), 2e-9, 1e-8),
+        (np.array([0.0, 1e-300]), 0, 1e-300),
+        (np.array([10**9, 10**9 + 3, 10**9 + 100]), 10**9, 10**9 + 100),
     ],
 )
 def test_pixels_are_scaled_by_family(images, low, high):

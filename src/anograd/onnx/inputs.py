@@ -168,10 +168,10 @@ class ImageInputs(Inputs):
         self.given = [Input("images", np.dtype(dtype), shape)]
 
     def encode(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        x = given[0].float()
+        x = given[0].double() if self.given[0].dtype == np.int64 else given[0].float()
         unusable = torch.isinf(x) | torch.isnan(x)
         rows = (x - self.pixels.low) / (self.pixels.high - self.pixels.low)
-        return rows, torch.logical_not(unusable.flatten(1).any(1))
+        return rows.float(), torch.logical_not(unusable.flatten(1).any(1))
 
     def feed(self, X: Any) -> Feed:
         return {"images": check_images(X).astype(self.given[0].dtype)}
