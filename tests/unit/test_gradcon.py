@@ -11,9 +11,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from anograd import GradCon, Target, load
+from anograd import R2AD2, GradCon, Target, load
 from anograd.detectors import DETECTORS
 
 RNG = np.random.default_rng(0)
@@ -191,6 +192,24 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path) -> None:
     resumed.set_params(checkpoint=path).save(tmp_path / "model")
     assert not path.exists()
     assert load(tmp_path / "model").split_ == {"train": 42, "validation": 6, "calibration": 12}
+
+
+@pytest.mark.parametrize("kind", [GradCon, R2AD2])
+def test_a_detector_whose_fit_was_interrupted_is_not_fitted(kind: type[GradCon]) -> None:
+    def interrupt(name: str, data: Any) -> None:
+        raise KeyboardInterrupt
+
+    detector = kind(epochs=1, random_state=0).fit(TABLE)
+    expected = detector.anomaly_score(TABLE)
+    with pytest.raises(ValueError, match="NaN"):
+        detector.fit(TABLE * np.nan)
+    np.testing.assert_array_equal(detector.anomaly_score(TABLE), expected)
+    for stopped in (detector.set_params(progress=interrupt), kind(progress=interrupt)):
+        with pytest.raises(KeyboardInterrupt):
+            stopped.fit(100 * TABLE)
+        for method in (stopped.anomaly_score, stopped.twin_score, stopped.detect, stopped.predict):
+            with pytest.raises(NotFittedError, match="not fitted yet"):
+                method(TABLE)
 
 
 def test_as_published_is_the_papers_setting() -> None:

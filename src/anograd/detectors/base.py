@@ -25,7 +25,7 @@ from anograd.costs import Anomalies
 from anograd.data import labels, number_of_rows, to_array
 from anograd.decide import Calibration, check_scores
 from anograd.detectors import checks, golden, saved
-from anograd.detectors.checks import HandedIn, is_number
+from anograd.detectors.checks import is_number
 from anograd.detectors.explaining import explained
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import Parts
@@ -35,7 +35,7 @@ from anograd.detectors.split import Split, drawn
 from anograd.explain import Explanation
 from anograd.gradients.planning import parse_memory
 from anograd.items import beyond
-from anograd.ranks import gpu, together
+from anograd.ranks import together
 from anograd.spill import Rows
 from anograd.target import Target, undisturbed, usable
 from anograd.train import Observer
@@ -176,7 +176,9 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         seed = checks.seed(self.random_state)
         split = self._split(torch.from_numpy(known), seed)
         learned = split.learned(n)
-        self.encoder_, rows = encode(self, X, learned, raw=raw, missing=self.missing, memory=self._memory())
+        encoder, rows = encode(self, X, learned, raw=raw, missing=self.missing, memory=self._memory())
+        self.__dict__.pop("fitted_by_", None)  # an earlier fit's network is not for this one's rows
+        self.encoder_ = encoder
         self.rank_ = 0 if raw else together().rank
         return rows, split, seed
 
@@ -380,18 +382,10 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return min(MOST_AT_ONCE, max(SCORED_AT_ONCE, 1 << (wanted.bit_length() - 1)))
 
     def _device(self) -> torch.device:
-        if self.device == "auto":
-            return gpu() if torch.cuda.is_available() else torch.device("cpu")
-        try:
-            device = gpu() if self.device == "cuda" else torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-            raise HandedIn(
-                f"device={self.device!r} is not to be had here; there is {', '.join(here)}: "
-                f"write device='auto' to take the best"
-            ) from error
-        return device
+        return checks.available(self.device)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "fitted_by_")  # which is set last: not by a fit that was interrupted
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

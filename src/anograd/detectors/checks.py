@@ -8,8 +8,10 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 
+from anograd.ranks import gpu
 from anograd.target import Target
 
 
@@ -91,6 +93,22 @@ def no_more_than(parts: int, tensors: int) -> None:
     """Raise ValueError where a stored description names more parts of a network than it has tensors."""
     if parts > tensors:
         raise ValueError(f"a network of {parts:,} parts is described, but there are {tensors:,} tensors")
+
+
+def available(device: str) -> torch.device:
+    """Return a device, "auto" being a GPU where there is one; raise ValueError where it is not to be had."""
+    if device == "auto":
+        return gpu() if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        found = gpu() if device == "cuda" else torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise HandedIn(
+            f"device={device!r} is not to be had here; there is {', '.join(here)}: "
+            f"write device='auto' to take the best"
+        ) from error
+    return found
 
 
 def plain(value: Any) -> Any:
