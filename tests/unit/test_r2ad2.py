@@ -143,6 +143,9 @@ def test_known_anomalies_are_used(fitted: R2AD2) -> None:
     assert fitted.split_ == changed.split_ == {"train": 186, "validation": 25, "calibration": 39}
     signed = R2AD2(random_state=0).fit(X, 1 - 2 * y)
     np.testing.assert_array_equal(signed.anomaly_score(test), fitted.anomaly_score(test))
+    at_once = R2AD2(random_state=0)
+    np.testing.assert_array_equal(at_once.fit_predict(X, y), fitted.predict(X))
+    assert at_once.known_ == KNOWN
 
 
 def test_the_score_is_a_weighted_sum_of_surprises(fitted: R2AD2) -> None:

@@ -348,6 +348,10 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
+        """Return what `predict` says of the rows that the detector is fitted to here, (n,); as in `fit`."""
+        return self.fit(X, y).predict(X)
+
     def save(self, folder: str | Path) -> None:
         """Write the fitted detector to a folder: JSON, safetensors and skops, nothing that runs code.
 
