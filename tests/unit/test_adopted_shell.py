@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -101,10 +102,12 @@ def test_an_output_that_is_no_tensor_wants_a_loss_of_its_own() -> None:
         ag.per_sample(Target.adopt(Pair()), torch.from_numpy(TABLE[:3]))
 
 
-def test_widths_of_numpy_are_saved(tmp_path: Any) -> None:
-    detector = ag.GradCon(hidden=np.array([4, 2]), epochs=1, random_state=0).fit(TABLE)
-    detector.save(tmp_path / "model")
-    assert list(ag.load(tmp_path / "model").hidden) == [4, 2]
+def test_settings_of_any_kind_of_number_are_saved(tmp_path: Any) -> None:
+    for widths, share in ((np.array([8, 2]), np.float32(0.25)), (range(8, 0, -6), Fraction(1, 4))):
+        detector = ag.GradCon(hidden=widths, calibration=share, epochs=1, random_state=0).fit(TABLE)
+        detector.save(tmp_path / "model")
+        loaded = ag.load(tmp_path / "model")
+        assert (list(loaded.hidden), loaded.calibration) == ([8, 2], 0.25)
 
 
 def test_integers_that_an_empty_cell_made_floats_are_the_same_levels() -> None:

@@ -113,10 +113,12 @@ def available(device: str) -> torch.device:
 
 def plain(value: Any) -> Any:
     """Return a constructor parameter as JSON can hold it, without what only this process can use."""
-    if isinstance(value, tuple | list | np.ndarray):
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         return [plain(one) for one in value]
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Target):
         return "auto"  # handed in again at loading
-    return value if isinstance(value, bool | int | float | str) else None
+    if isinstance(value, bool | int | float | str):
+        return value
+    return float(value) if isinstance(value, Real) else None  # such as a Fraction
