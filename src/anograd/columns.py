@@ -275,7 +275,9 @@ def check_names(names: list[str], fitted: list[str]) -> None:
     if not unseen and not gone:
         text += "Feature names must be in the same order as they were in fit.\n"
     wanted = repr(fitted) if len(fitted) <= MOST_NAMED else "list(detector.feature_names_in_)"
-    raise ValueError(text + f"Give the columns of the fit: X = X[{wanted}]")
+    other = any(name.startswith("(") or _reads_as_number(name) for name in fitted)
+    as_text = "X.columns = X.columns.map(str); " if other else ""  # so that names that were none are found
+    raise ValueError(text + f"Give the columns of the fit: {as_text}X = X[{wanted}]")
 
 
 def _listed(head: str, names: list[str]) -> str:

@@ -43,11 +43,14 @@ def frame_library(X: object) -> str | None:
 
 
 def frame_names(X: Any) -> list[str] | None:
-    """Return what a frame's columns are called, None for anything else or where they are numbered."""
+    """Return what a frame's columns are called, None for anything else or where they are numbered.
+
+    Names that are no text, such as the tuples of several header rows, are read as text.
+    """
     if (library := frame_library(X)) is None:
         return None
     names = list(X.column_names if library == "pyarrow" else X.columns)
-    return names if all(isinstance(name, str) for name in names) else None
+    return None if all(isinstance(name, numbers.Integral) for name in names) else list(map(str, names))
 
 
 def is_lazy(X: object) -> bool:

@@ -257,6 +257,20 @@ def test_the_line_that_puts_many_columns_in_order_can_be_pasted():
     np.testing.assert_array_equal(detector.anomaly_score(given["X"]), wanted)
 
 
+@pytest.mark.parametrize("names", [["a", 0, 1], [0.5, 1.5, 2.5], [("a", "x"), ("a", "y"), ("b", "x")]])
+def test_names_that_are_no_text_are_checked_as_text(names):
+    frame = pd.DataFrame([[0.0, 0.0, 0.0], [1.0, 2.0, 4.0]])
+    frame.columns = pd.MultiIndex.from_tuples(names) if isinstance(names[0], tuple) else names
+    table = Table().fit(frame)
+    assert table.names_in == [str(name) for name in names]
+    other = frame.iloc[:, ::-1]
+    with pytest.raises(ValueError, match="in the same order") as caught:
+        table.transform(other)
+    given = {"X": other.copy()}
+    exec(str(caught.value).partition("Give the columns of the fit: ")[2], given)
+    np.testing.assert_array_equal(table.transform(given["X"]), table.transform(frame))
+
+
 def test_arrays_after_frames_and_frames_after_arrays():
     frame = pd.DataFrame({"a": [0.0, 2.0], "b": [0.0, 4.0]})
     assert Table().fit(frame).transform([[1.0, 1.0]]).tolist() == [[0.5, 0.25]]
