@@ -254,10 +254,8 @@ class Table:
         import skops.io
 
         keys = {str(j): keyed for j, keyed in self._keys.items()}
-        arrays = {"low": self._low, "half": self._half, "median": self._median}
-        content: bytes = skops.io.dumps(
-            {"state": self.state(), **arrays, "keys": keys, "encoder": self._encoder}
-        )
+        parts = {"low": self._low, "half": self._half, "median": self._median, "keys": keys}
+        content: bytes = skops.io.dumps({"state": self.state(), **parts, "encoder": self._encoder})
         return content
 
     @classmethod
@@ -394,6 +392,8 @@ class Table:
                     texts[j] = [None] * len(matrix)
                 continue
             was, now, to = ("numbers", "categories", "float") if number else ("categories", "numbers", "str")
+            if not number and set(self._keys[j]) <= {"True", "False"}:
+                to = "'boolean'"  # as text, 1 and 0 would be levels that were never seen
             raise ValueError(
                 f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
                 f"X[{label!r}] = X[{label!r}].astype({to})"

@@ -294,6 +294,17 @@ def test_kinds_are_checked():
         table.transform(np.zeros((1, 2)))
 
 
+def test_numbers_for_yes_and_no_are_told_how_to_be_that_again():
+    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": [True, False, True]})
+    table, numbers = Table(missing="impute").fit(frame), frame.assign(b=[1.0, 0.0, np.nan])
+    with pytest.raises(ValueError, match="'b' held categories in fit") as caught:
+        table.transform(numbers)
+    given = {"X": numbers}
+    exec(str(caught.value).partition("give it as it was: ")[2], given)
+    np.testing.assert_array_equal(table.transform(given["X"])[:2], table.transform(frame)[:2])
+    assert table.transform(given["X"])[2, -1] == 1  # missing
+
+
 @pytest.mark.parametrize(
     ("X", "message"),
     [
