@@ -80,10 +80,10 @@ def parts(X: Any) -> Iterator[Part]:
 
 def parse(X: Any) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
     """Return the column names, numbers (n, p) with NaN for a missing cell of any kind, and categories."""
-    library = frame_library(X)
-    if library is not None:
-        return _parse_frame(X, library)
     array = to_array(X)
+    library = frame_library(array)
+    if library is not None:
+        return _parse_frame(array, library)
     try:
         checked = check_array(array, dtype="numeric", ensure_all_finite=False)
     except ValueError as error:
@@ -93,6 +93,11 @@ def parse(X: Any) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
                 "as a frame: X = pandas.DataFrame(X)"
             ) from error
         raise
+    if checked.dtype.kind in "mM":  # of which a missing one is a number of its own, far below all others
+        raise ValueError(
+            f"X holds dates or times ({checked.dtype}), numbers are wanted: convert them, such as to hours, "
+            "pandas.Series(X[:, 0]).dt.hour"
+        )
     return None, np.asarray(checked, dtype=np.float64), {}
 
 

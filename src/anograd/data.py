@@ -146,6 +146,8 @@ def number_of_rows(X: Any) -> int:
 def to_array(X: Any) -> Any:
     """Return tensors and Datasets as a numpy array with one row an item; anything else as it is.
 
+    A pyarrow RecordBatch becomes a Table.
+
     Parameters
     ----------
     X : Tensor, Dataset, ndarray, frame or list
@@ -165,6 +167,10 @@ def to_array(X: Any) -> Any:
     """
     if isinstance(X, torch.Tensor):
         return as_array(X)
+    if type(X).__name__ == "RecordBatch" and type(X).__module__.partition(".")[0] == "pyarrow":
+        from pyarrow import Table
+
+        return Table.from_batches([X])
     if isinstance(X, np.ma.MaskedArray):
         raise ValueError("X is a masked array, whose mask would be lost: X.astype(float).filled(numpy.nan)")
     if isinstance(X, torch.utils.data.DataLoader):

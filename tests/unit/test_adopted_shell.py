@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 from torch import nn
 
 import anograd as ag
@@ -129,3 +130,16 @@ def test_integers_that_an_empty_cell_made_floats_are_the_same_levels() -> None:
 def test_rows_that_the_network_does_not_take(kind: type[Any], rows: Any, said: str) -> None:
     with pytest.raises(ValueError, match=f"the network that was handed in does not take {said}"):
         kind(target=Target.adopt(autoencoder())).fit(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (np.zeros((9, 6), "M8[s]"), r"X holds datetime64\[s\]: the network .* takes numbers"),
+        (TABLE.astype(complex), "X holds complex128: the network .* takes numbers"),
+        (csr_array(TABLE), r"X is sparse; .* takes dense rows: X = X\.toarray\(\)"),
+    ],
+)
+def test_what_is_no_dense_array_of_numbers(rows: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ag.GradCon(target=Target.adopt(autoencoder())).fit(rows)

@@ -41,6 +41,7 @@ def frames():
     yield "polars categorical", pl.DataFrame(COLUMNS).with_columns(pl.col("city").cast(pl.Categorical))
     yield "polars decimal", pl.DataFrame(COLUMNS).with_columns(pl.col("amount").cast(pl.Decimal(10, 2)))
     yield "pyarrow", pa.table(COLUMNS)
+    yield "pyarrow batch", pa.record_batch(COLUMNS)
     city = pa.array(COLUMNS["city"]).dictionary_encode()
     yield "pyarrow dictionary", pa.table(COLUMNS).set_column(1, "city", city)
 
@@ -317,6 +318,7 @@ def test_numbers_for_yes_and_no_are_told_how_to_be_that_again():
         (np.array([["a", "b"]]), r"holds text; .*pandas.DataFrame\(X\)"),
         (np.array([["a", 1.0]], dtype=object), r"holds text; .*pandas.DataFrame\(X\)"),
         (np.zeros((1, 2), dtype=complex), "Complex data not supported"),
+        (np.array([["2024-01-01", "NaT"]], dtype="M8[s]"), r"dates or times \(datetime64\[s\]\)"),
     ],
 )
 def test_unusable_tables(X, message):

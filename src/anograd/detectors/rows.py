@@ -213,10 +213,12 @@ def _filed(
 
 
 def _raw(X: Any) -> Array:
+    if hasattr(X, "toarray"):
+        raise ValueError("X is sparse; the network that was handed in takes dense rows: X = X.toarray()")
     rows = np.asarray(collect(X) if is_lazy(X) else X)
     if rows.ndim == 0 or len(rows) == 0:
         raise ValueError(f"X has shape {rows.shape}: at least one row is wanted, (n, ...)")
-    if rows.dtype.kind in "USO":
+    if rows.dtype.kind not in "buif":
         raise ValueError(f"X holds {rows.dtype}: the network that was handed in takes numbers")
     check_finite(rows)
     rows = single(rows) if rows.dtype.kind == "f" else rows.astype(np.int64, copy=False)
