@@ -14,7 +14,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from anograd import R2AD2, GradCon, Target, load
+from anograd import R2AD2, GradCon, GradDensity, Target, load
 from anograd.detectors import DETECTORS
 
 RNG = np.random.default_rng(0)
@@ -187,11 +187,27 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path) -> None:
     assert events == ["resumed", "epoch", "epoch"]
     np.testing.assert_array_equal(resumed.anomaly_score(IMAGES), whole.anomaly_score(IMAGES))
     assert path.exists()  # until the model is safe
-    with pytest.raises(ValueError, match="other data or settings"):
-        quick(epochs=4, checkpoint=path).fit(IMAGES[::-1])
+    for other, rows in ((quick(start="drawn"), IMAGES), (quick(), IMAGES[::-1])):
+        with pytest.raises(ValueError, match="other data or settings"):
+            other.set_params(epochs=4, checkpoint=path).fit(rows)
     resumed.set_params(checkpoint=path).save(tmp_path / "model")
     assert not path.exists()
     assert load(tmp_path / "model").split_ == {"train": 42, "validation": 6, "calibration": 12}
+
+
+@pytest.mark.parametrize("kind", [GradCon, GradDensity])
+def test_a_fit_does_not_go_on_with_other_rows_to_choose_the_epoch_by(
+    kind: type[GradCon], tmp_path: Path
+) -> None:
+    detector = kind(epochs=1, random_state=0, checkpoint=tmp_path / "fit").fit(TABLE)
+    split = detector._begin(TABLE, None)[1]
+    others = TABLE.copy()
+    others[split.validation[0]] = others[split.train[0]]  # which leaves every column's range as it is
+    with pytest.raises(ValueError, match="other data or settings"):
+        detector.fit(others)
+    changed = TABLE.copy()
+    changed[split.calibration[0]] = 9
+    assert detector.fit(changed).kept_epoch_ == 1
 
 
 @pytest.mark.parametrize("kind", [GradCon, R2AD2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import torch
@@ -300,8 +301,7 @@ class GradCon(NetworkDetector):
         with observer(self.progress, self.epochs) as observe:
             trained = train(
                 task.target, task.rows, task.validation, task.plan, penalty=task.penalty, seed=seed,
-                observe=observe, checkpoint=self.checkpoint,
-                fingerprint=self._fingerprint(task.plan, task.rows, seed),
+                observe=observe, checkpoint=self.checkpoint, fingerprint=self._fingerprint(task),
             )  # fmt: skip
         self._take(task, trained)
 
@@ -358,6 +358,7 @@ class GradCon(NetworkDetector):
         self.reference_ = {name: tensors["reference"][name].to(device) for name in self.target_.layers}
         self._settle()
 
-    def _fingerprint(self, plan: TrainingPlan, rows: Tensor | Some, seed: int) -> str:
-        settings = asdict(plan) | {"epochs": None}
-        return digest([settings, self.network_, seed, list(rows.shape)], in_turn(rows, TOLD_AT_ONCE))
+    def _fingerprint(self, task: Task) -> str:
+        settings = asdict(task.plan) | {"epochs": None, "start": self.start}
+        rows = chain(in_turn(task.rows, TOLD_AT_ONCE), in_turn(task.validation, TOLD_AT_ONCE))
+        return digest([settings, self.network_, task.seed, list(task.rows.shape)], rows)

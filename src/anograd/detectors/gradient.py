@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -225,7 +226,7 @@ class PostHocDetector(NetworkDetector):
             self.patience,
         )  # fmt: skip
         settings = [self.batch_size, self.learning_rate, self.network_, seed, list(x.shape)]
-        told = digest(settings, in_turn(x, READ_AT_ONCE))
+        told = digest(settings, chain(in_turn(x, READ_AT_ONCE), in_turn(held, READ_AT_ONCE)))
         with observer(self.progress, self.epochs) as observe:
             trained = train(
                 target, x, held, plan, penalty=penalty, seed=seed, observe=observe,
