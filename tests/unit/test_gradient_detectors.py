@@ -224,3 +224,11 @@ def test_how_wide_the_code_is(
         module = one.target_.module
         assert module.up[0].in_features == code
         assert isinstance(module.down[-1], nn.Linear) == linear
+
+
+def test_rows_that_nearly_meet_others_score_alone_as_in_a_batch() -> None:
+    rows = np.random.default_rng(0).lognormal(0, 8, (120, 3))  # so that most are all but equal
+    detector = GradNeighbours(epochs=2, random_state=0).fit(rows)
+    alone = np.concatenate([detector.anomaly_score(row[None]) for row in rows])
+    np.testing.assert_allclose(detector.anomaly_score(rows), alone, rtol=1e-5)
+    assert (alone > 0).mean() > 0.5

@@ -10,7 +10,7 @@ from anograd.features import Features, Samples
 
 MOST_REFERENCES = 4096  # normal rows that are kept; the first ones, which are in random order
 
-NOTHING = 1e-6  # in units of a row's own length
+NOTHING = 1e-5  # in units of a row's own length: below, a matrix product keeps fewer than five digits
 
 
 class Neighbours(nn.Module):
