@@ -226,6 +226,30 @@ def test_an_in_place_activation_after_a_layer() -> None:
     agrees_with_vmap(net, torch.randn(6, 4, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("positions", [(1,), (3,), (2, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_in_place_activation_after_a_layer_of_positions(positions: tuple[int, ...], bias: bool) -> None:
+    """There the output is a view, which leaves the graph when it is written to."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3, bias=bias), nn.ReLU(inplace=True), nn.Linear(3, 4))
+    agrees_with_vmap(net, torch.randn(5, *positions, 4, dtype=torch.float64))
+
+
+def test_an_output_that_is_written_to_in_part() -> None:
+    class Blanks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.layer(x)
+            hidden[:, 0] = 0
+            return hidden
+
+    torch.manual_seed(0)
+    agrees_with_vmap(Blanks(), torch.randn(5, 3, 4, dtype=torch.float64))
+
+
 class Tied(nn.Module):
     """Encoder and decoder that share one weight, as a parameter of two modules."""
 

@@ -59,7 +59,7 @@ class Tape:
             self.loss, [call.output for call in self.calls], torch.ones_like(self.loss), allow_unused=True
         )
         return [
-            self.loss.new_zeros(call.shape, dtype=call.dtype) if d is None else d
+            self.loss.new_zeros(call.shape, dtype=call.dtype) if d is None else d.reshape(call.shape)
             for call, d in zip(self.calls, found, strict=True)
         ]
 
@@ -95,7 +95,7 @@ def record(
         # Called under no_grad, nothing comes back.
         if name in wanted and output.requires_grad and torch.is_grad_enabled():
             # The edge, not the tensor: an in-place activation after the layer would rebind the tensor.
-            edge = get_gradient_edge(output)
+            edge = get_gradient_edge(_written_to(output))
             seen = a.detach()
             calls.append(Call(name, part, seen, edge, output.shape, output.dtype, seen._version))
 
@@ -127,6 +127,18 @@ def record(
     loss = check_rows(loss, len(x))
     kink = nearest(near, loss.detach()) if kinks else None
     return Tape(loss, tuple(calls), {name: stand_ins[name] for name in parameters}, refused, kink)
+
+
+def _written_to(output: Tensor) -> Tensor:
+    """Return the tensor that an output is the whole of, seen in another shape, or the output itself.
+
+    Writing to such a view goes into the graph of what it is a view of, and takes the view itself out of it.
+    A linear layer's output for rows of several positions is one.
+    """
+    whole = output._base
+    if whole is None or not whole.requires_grad or whole.numel() != output.numel():
+        return output
+    return whole if whole.is_contiguous() and output.is_contiguous() else output
 
 
 def losses(
