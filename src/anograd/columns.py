@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
+from anograd.commas import number
 from anograd.data import collect, frame_library, frame_names, is_lazy, slices, to_array
 
 Texts = dict[int, list[str | None]]  # column number -> its categories, None where one is missing
@@ -205,7 +206,7 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
         Almost all values differ, or most are numbers written as text: it is no category.
     """
     total = counts.total()
-    numbers = [level for level in counts if _reads_as_number(level)]
+    numbers = [level for level in counts if number(level) is not None]
     empty = [level for level in counts if level.lower() in EMPTY]
     if empty and len(numbers) > 1 and {*numbers, *empty} == set(counts):
         raise ValueError(
@@ -232,15 +233,7 @@ def _written_number(counts: Counter[str]) -> str | None:
     written = [text for text in counts if WRITTEN.fullmatch(text)]
     if sum(counts[text] for text in written) < MOST_OF * counts.total():
         return None
-    return next((text for text in written if not _reads_as_number(text)), None)
-
-
-def _reads_as_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return next((text for text in written if number(text) is None), None)
 
 
 def warn_of_row_numbers(part: Part) -> None:
@@ -280,7 +273,7 @@ def check_names(names: list[str], fitted: list[str]) -> None:
     if not unseen and not gone:
         text += "Feature names must be in the same order as they were in fit.\n"
     wanted = repr(fitted) if len(fitted) <= MOST_NAMED else "list(detector.feature_names_in_)"
-    other = any(name.startswith("(") or _reads_as_number(name) for name in fitted)
+    other = any(name.startswith("(") or number(name) is not None for name in fitted)
     as_text = "X.columns = X.columns.map(str); " if other else ""  # so that names that were none are found
     raise ValueError(text + f"Give the columns of the fit: {as_text}X = X[{wanted}]")
 

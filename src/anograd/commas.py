@@ -94,19 +94,20 @@ def header(line: bytes, name: str) -> list[str]:
         )
     doubled = [one for i, one in enumerate(names) if one in names[:i]]
     if doubled:
-        row = ", or write a line of names before the first row" if _number(doubled[0]) is not None else ""
+        row = ", or write a line of names before the first row" if number(doubled[0]) is not None else ""
         raise ValueError(f"{name} has more than one column named {doubled[0]!r}; rename one of them{row}")
     return names
 
 
 def _is_row(names: Sequence[str]) -> bool:
     """Tell whether a line of names looks like a row: numbers, and not such as number the columns."""
-    numbers = [_number(one) for one in names]
+    numbers = [number(one) for one in names]
     rising = [one for one in numbers if one is not None]
     return len(rising) == len(numbers) and rising != sorted(rising)
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """Return the number that a text is, or None where it is none."""
     try:
         return float(text)
     except ValueError:

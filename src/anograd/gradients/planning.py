@@ -198,7 +198,7 @@ def _probe(target: Target, pairs: list[Tensor], autocast: torch.dtype | None) ->
     names = [one.name for one in ruled] or target.layers
     refuse_batch_statistics(target.module)
     if target.loss in OF_PROBABILITIES:
-        with forward_pass(target), torch.no_grad():
+        with torch.no_grad():
             refuse_logits(target.loss, output_of(target, pair))
 
     def losses(rows: Tensor) -> Tensor:
