@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anograd.ranks import ALONE, Ranks
 from anograd.spill import Some, in_turn
-from anograd.target import Target, forward_pass, output_of
+from anograd.target import Target, detached, forward_pass, losses, standing_in
 
 COSINE_FLOOR = 1e-8
 EMA_DECAY = 0.99
@@ -64,17 +64,16 @@ def mean_gradient(
     The network is used in evaluation mode and given back as it was. Ranks share each batch.
     """
     with forward_pass(target):
-        stand_ins = {name: p.detach().requires_grad_() for name, p in target.parameters().items()}
-        others = {name: p.detach() for name, p in target.module.named_parameters() if name not in stand_ins}
+        every = detached(target)
+    stand_ins = {name: every[name].requires_grad_() for name in target.layers}
     total = {name: torch.zeros_like(p) for name, p in stand_ins.items()}
     for whole in in_turn(x, batch_size):
         batch = ranks.share(whole)
         if batch.is_floating_point():
             batch = batch.to(next(iter(total.values())).dtype)
-        with forward_pass(target), torch.enable_grad():
-            output = output_of(target, batch, {**others, **stand_ins})
-            loss = target.loss(output, batch).sum()
-        gradients = torch.autograd.grad(loss, list(stand_ins.values()), materialize_grads=True)
+        with forward_pass(target), torch.enable_grad(), standing_in(target, every):
+            loss = losses(target, batch).sum()
+            gradients = torch.autograd.grad(loss, list(stand_ins.values()), materialize_grads=True)
         for name, gradient in zip(total, gradients, strict=True):
             total[name] += gradient / len(x)
     ranks.sum(list(total.values()))

@@ -10,7 +10,7 @@ from torch import Tensor
 from anograd.constraint import COSINE_FLOOR
 from anograd.gradients import PerSample, Sketch, per_sample
 from anograd.gradients.fallback import only_linear, stacked_gradients
-from anograd.gradients.planning import parse_memory
+from anograd.gradients.served import parse_memory
 from anograd.target import Target
 
 SKETCH = 32  # numbers a parameter; a gradient of at most SMALL numbers is taken as it is

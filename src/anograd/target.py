@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from anograd.losses import Loss, resolve
 
@@ -83,23 +82,28 @@ class Target:
         """Return the chosen parameters by name, in order."""
         with _FORWARD:  # in which stand-ins may be in their place
             named = dict(self.module.named_parameters())
-        return {name: named[name] for name in self.layers}
+        return pick(named, self.layers)
 
 
-# Whether a network writes over its input, as its first pass shows: to copy rows takes a twentieth of a pass.
-_WRITES: WeakKeyDictionary[Target, bool] = WeakKeyDictionary()
+def pick(named: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Return those of a network's parameters that have these names, in order."""
+    if missing := [name for name in names if name not in named]:
+        raise ValueError(
+            f"the network has no parameter {', '.join(map(repr, missing))} any more: adopt it anew"
+        )
+    return {name: named[name] for name in names}
 
 
 def choose_layers(module: nn.Module, layers: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names of the parameters that match any of the globs, in the module's order.
 
     A parameter that is shared under several names is chosen once, under its first name, when any of
-    its names matches.
+    its names matches. Whole numbers, and parameters without an entry, have no gradient and are left out.
     """
     globs = [layers] if isinstance(layers, str) else list(layers)
     first_name: dict[int, str] = {}
     chosen: dict[str, None] = {}
-    every = list(module.named_parameters(remove_duplicate=False))
+    every = [one for one in module.named_parameters(remove_duplicate=False) if _has_gradient(*one)]
     for name, parameter in every:
         first = first_name.setdefault(id(parameter), name)
         if any(fnmatchcase(name, glob) for glob in globs):
@@ -108,6 +112,15 @@ def choose_layers(module: nn.Module, layers: str | Sequence[str]) -> tuple[str, 
         names = ", ".join(name for name, _ in every) or "none: the module has no parameters"
         raise ValueError(f"layers={layers!r} matches no parameter. The names there are: {names}")
     return tuple(name for name in first_name.values() if name in chosen)
+
+
+def _has_gradient(name: str, parameter: Tensor) -> bool:
+    if is_lazy(parameter):
+        raise ValueError(
+            f"parameter '{name}' has no shape yet: call the network once, with rows like those to come, "
+            f"and adopt it then"
+        )
+    return parameter.numel() > 0 and (parameter.is_floating_point() or parameter.is_complex())
 
 
 @contextmanager
@@ -139,16 +152,72 @@ def forward_pass(target: Target) -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def output_of(target: Target, x: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Any:
-    """Return what the network makes of rows, with these parameters in place of its own.
+def detached(target: Target) -> dict[str, Tensor]:
+    """Return the network's parameters by name, without a graph; copies of those that a pass may write over.
 
-    What it writes in place, its input or a counter among its buffers, are copies. Call it in `forward_pass`.
+    Those are the tables of embeddings with ``max_norm``, which shorten their entries as they look them up.
     """
-    buffers = {name: buffer.clone() for name, buffer in target.module.named_buffers()}
-    given = x.clone() if _WRITES.get(target, True) else x
-    output = functional_call(target.module, {**buffers, **(parameters or {})}, (given,))
-    if target not in _WRITES and not torch._C._functorch.is_functorch_wrapped_tensor(given):
-        _WRITES[target] = given._version > 0
+    module = target.module
+    shortened = {
+        id(part.weight)
+        for part in module.modules()
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None
+    }
+    return {
+        name: p.detach().clone() if id(p) in shortened else usable(p.detach())
+        for name, p in module.named_parameters()
+    }
+
+
+@contextmanager
+def standing_in(target: Target, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put these tensors in the place of the parameters of these names, and copies in that of all buffers.
+
+    `torch.func.functional_call` does so by name, and a module that has two of them gets its stand-ins back
+    for good instead of its own parameters. Call it in `forward_pass`.
+    """
+    module = target.module
+    named = dict(module.named_parameters())
+    stand_ins = {id(named[name]): tensor for name, tensor in parameters.items()}
+    stand_ins |= {id(buffer): buffer.clone() for buffer in module.buffers()}
+    own = [
+        (place, name, tensor)
+        for part in module.modules()
+        for place in (part._parameters, part._buffers)
+        for name, tensor in place.items()
+        if id(tensor) in stand_ins
+    ]
+    try:
+        for place, name, tensor in own:
+            place[name] = stand_ins[id(tensor)]  # type: ignore[assignment]
+        yield
+    finally:
+        for place, name, tensor in own:
+            place[name] = tensor  # type: ignore[assignment]
+
+
+def output_of(target: Target, x: Tensor) -> Any:
+    """Return what the network makes of rows. Call it in `forward_pass`."""
+    with standing_in(target, detached(target)):
+        return target.module(x.clone())
+
+
+def losses(target: Target, x: Tensor, autocast: torch.dtype | None = None) -> Tensor:
+    """Return the loss of each row. Call it in `standing_in`: the loss may use the network once more."""
+    # Without a cache each use of a weight is seen as one.
+    lower = torch.autocast(x.device.type, autocast, cache_enabled=False) if autocast else nullcontext()
+    with lower:
+        output = target.module(x.clone())  # which the network may write over
+    return target.loss(_in_float32(output) if autocast else output, x)
+
+
+def _in_float32(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() else output
+    if isinstance(output, dict):
+        return {name: _in_float32(one) for name, one in output.items()}
+    if type(output) in (tuple, list):
+        return type(output)(_in_float32(one) for one in output)
     return output
 
 

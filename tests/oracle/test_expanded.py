@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anograd import Sketch, Target, per_sample, plan
 from anograd.gradients.fallback import row_gradients
-from anograd.gradients.tape import record
+from anograd.gradients.tape import recording
 
 KINDS = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 
@@ -176,8 +176,8 @@ def test_expanded_layers_give_what_the_module_gives(drawn: tuple[Outputs, Tensor
     with torch.no_grad():
         expected = net(x)
     target = Target.adopt(net, loss=keep)
-    tape = record(target, x, ["layer"], target.layers)
-    assert {call.part for call in tape.calls} != set()
+    with recording(target, x, ["layer"], target.layers) as tape:
+        assert {call.part for call in tape.calls} != set()
     torch.testing.assert_close(seen[0], expected, rtol=1e-12, atol=1e-12)
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from anograd import Sketch, Target, per_sample, plan
 from anograd.gradients import Direct, rule
-from anograd.gradients.planning import parse_memory
 from anograd.gradients.rules import _RULES
+from anograd.gradients.served import parse_memory
 
 
 def mlp() -> nn.Module:
@@ -201,7 +201,7 @@ def test_a_network_whose_path_depends_on_the_batch_is_refused() -> None:
 
     target = Target.adopt(Fickle())
     per_sample(target, X[:2])
-    with pytest.raises(ValueError, match="called its layers in another order than for the first row"):
+    with pytest.raises(ValueError, match="rows influence each other: 5 of them at once go another way"):
         per_sample(target, X)
 
 

@@ -33,7 +33,7 @@ from anograd.detectors.precise import precise
 from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.detectors.split import Split, drawn
 from anograd.explain import Explanation
-from anograd.gradients.planning import parse_memory
+from anograd.gradients.served import parse_memory
 from anograd.items import beyond
 from anograd.ranks import together
 from anograd.spill import Rows

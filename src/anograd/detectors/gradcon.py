@@ -21,7 +21,7 @@ from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
 from anograd.detectors.split import Split
-from anograd.gradients.planning import parse_memory
+from anograd.gradients.served import parse_memory
 from anograd.represent import cosine
 from anograd.score import PUBLISHED_BETA, equal_spread, gradcon_score
 from anograd.spill import Rows, Some, in_turn

@@ -32,7 +32,7 @@ from anograd.features import (
     read_gradients,
 )
 from anograd.gradients import Sketch
-from anograd.gradients.planning import parse_memory
+from anograd.gradients.served import parse_memory
 from anograd.score import LabelledNorms, NormDensity
 from anograd.spill import Rows, in_turn
 from anograd.target import Target

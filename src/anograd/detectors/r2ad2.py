@@ -24,7 +24,7 @@ from anograd.detectors.resume import keeper
 from anograd.detectors.rows import Missing
 from anograd.detectors.split import Split
 from anograd.gradients import Sketch
-from anograd.gradients.planning import parse_memory
+from anograd.gradients.served import parse_memory
 from anograd.represent import checkpoint_gradients, choose_sketch
 from anograd.spill import Rows
 from anograd.target import Target, forward_pass

@@ -6,8 +6,9 @@ its input and the loss gradient at its output; a rule a layer kind says how the 
 
 from anograd.gradients import attention, layers, recurrent  # noqa: F401 - register the rules
 from anograd.gradients.engine import PerSample, per_sample
-from anograd.gradients.planning import Plan, plan
+from anograd.gradients.planning import plan
 from anograd.gradients.rules import Direct, Lookup, Outer, rule
+from anograd.gradients.served import Plan
 from anograd.gradients.sketch import Sketch
 from anograd.gradients.steady import doubled, steady
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,15 +44,12 @@ def refuse_coupled_rows(
     precision : torch.dtype
         What the network computes in: what is below its rounding is no influence.
     """
-    # Half of the digits, and a little more, are left to rounding and to kernels that the size of the batch
-    # chooses: 0.0008 in float32.
-    near = torch.finfo(precision).eps ** 0.45
     # A network that draws random numbers differs from itself.
-    if _alike(together, alone, near) or not _alike(losses(pair), together, near):
+    if alike(together, alone, precision) or not alike(losses(pair), together, precision):
         return
     row = int((together - alone).abs().nan_to_num(torch.inf).argmax())
     of_row, of_pair = (_overheard(module, losses, rows) for rows in (pair[row : row + 1], pair))
-    guilty = _first_that_differs(of_row, of_pair, row, near)
+    guilty = _first_that_differs(of_row, of_pair, row, _near(precision))
     where = "in the network" if not guilty else f"in layer '{guilty}' ({_kind(module, guilty)})"
     raise ValueError(
         f"rows influence each other {where}: the first has loss {alone[0]:.6g} alone and {together[0]:.6g} "
@@ -63,6 +61,24 @@ def refuse_coupled_rows(
 
 def _kind(module: nn.Module, name: str) -> str:
     return type(module.get_submodule(name)).__name__
+
+
+def alike(one: Tensor, other: Tensor, precision: torch.dtype) -> bool:
+    """Tell whether losses computed in this precision differ by rounding alone."""
+    return _alike(one, other, _near(precision))
+
+
+def precision_of(module: nn.Module, autocast: torch.dtype | None) -> torch.dtype:
+    """Return what a network computes in."""
+    return autocast or next(
+        p.dtype for p in module.parameters() if p.dtype.is_floating_point or p.dtype.is_complex
+    )
+
+
+def _near(precision: torch.dtype) -> float:
+    # Half of the digits, and a little more, are left to rounding and to kernels that the size of the batch
+    # chooses: 0.0008 in float32.
+    return math.pow(torch.finfo(precision).eps, 0.45)
 
 
 def _alike(one: Tensor, other: Tensor, near: float) -> bool:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from anograd.gradients.fallback import row_gradients, vmap_gradients
-from anograd.gradients.planning import ROWS, RULE, VMAP, Plan, plan
+from anograd.gradients.planning import Outdated, check_fits, plan, plan_anew
 from anograd.gradients.reduce import reduce
 from anograd.gradients.rules import Direct, Factors, find_rule
+from anograd.gradients.served import ROWS, RULE, VMAP, Plan
 from anograd.gradients.sketch import Sketch
-from anograd.gradients.tape import Tape, record
+from anograd.gradients.tape import Tape, recording
 from anograd.target import Target, undisturbed
 
 QUANTITIES = ("loss", "norm", "inner", "weighted", "full", "sketch", "fold", "kink")
@@ -22,6 +23,7 @@ OF_FORWARD = ("loss", "kink")
 HALF = (torch.float16, torch.bfloat16)
 Fold = Callable[[str, Tensor], Tensor]
 Reference = Mapping[str, Tensor]
+Found = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def per_sample(
 
     All that is wanted comes out of one forward and one backward pass. Only "full" stores
     gradients. The network is used in evaluation mode and given back as it was: no hook, no ``.grad``, no
-    changed flag stays behind, and no random number is drawn.
+    changed flag stays behind, and no random number is drawn. Complex parameters count as pairs of real ones.
 
     Parameters
     ----------
@@ -140,11 +142,14 @@ def per_sample(
             "'fold' is wanted without one: pass fold=, (name, gradients (b, *shape)) -> (b, columns)"
         )
     planned = plan(target, x, autocast=autocast)
+    one_pass = partial(
+        _one_pass, target, wanted, references=references, weights=weights, sketch=sketch, fold=fold
+    )
+    chunks = []
     with undisturbed():
-        chunks = [
-            _one_chunk(target, planned, rows, wanted, references, weights, sketch, fold)
-            for rows in torch.split(x, planned.chunk(memory))
-        ]
+        for rows in torch.split(x, planned.chunk(memory)):
+            planned, found = _as_planned(target, x, rows, planned, one_pass)
+            chunks.append(found)
     joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
     if isinstance(reference, Mapping) and "inner" in joined:
         joined["inner"] = joined["inner"].squeeze(2)
@@ -172,6 +177,11 @@ def _float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
+def _read(tensor: Tensor) -> Tensor:
+    """Return a parameter or its gradient as it is read: no half precision, complex numbers as pairs."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else _float32(tensor)
+
+
 def _check_references(
     target: Target, reference: Reference | Sequence[Reference] | None
 ) -> list[dict[str, Tensor]]:
@@ -184,10 +194,10 @@ def _check_references(
 def _check_weight(target: Target, weight: Reference | None) -> dict[str, Tensor]:
     if weight is None:
         raise ValueError("'weighted' is wanted without a weight: pass weight={parameter name: tensor}")
-    return _check_shapes(target, weight, "weight")
+    return _check_shapes(target, weight, "weight", complex(1, 1))  # the same for both of a pair
 
 
-def _check_shapes(target: Target, tensors: Reference, what: str) -> dict[str, Tensor]:
+def _check_shapes(target: Target, tensors: Reference, what: str, pair: complex = 1) -> dict[str, Tensor]:
     checked = {}
     for name, parameter in target.parameters().items():
         if name not in tensors:
@@ -206,30 +216,46 @@ def _check_shapes(target: Target, tensors: Reference, what: str) -> dict[str, Te
                 f"but the parameter has shape {tuple(parameter.shape)}"
             )
         like = _float32(parameter)
-        checked[name] = given.detach().to(device=like.device, dtype=like.dtype).reshape(_axes(parameter))
+        moved = given.detach().to(device=like.device, dtype=like.dtype)
+        checked[name] = _read(moved * pair if like.is_complex() else moved).reshape(_axes(parameter))
     return checked
 
 
 def _axes(parameter: Tensor) -> torch.Size:
-    """Return the shape that a parameter's gradient is read in: a single number's is a vector of one."""
-    return parameter.shape or torch.Size([1])
+    """Return the shape that a parameter's gradient is read in: of a single number, a vector of one."""
+    return _read(parameter).shape or torch.Size([1])
 
 
-def _one_chunk(
+def _as_planned(
+    target: Target, x: Tensor, rows: Tensor, planned: Plan, one_pass: Callable[[Plan, Tensor, bool], Found]
+) -> tuple[Plan, Found]:
+    """Return the plan, anew where these rows show it to be outdated, and what a pass as planned finds."""
+    anew = False
+    while True:
+        try:
+            return planned, one_pass(planned, rows, anew)
+        except Outdated as outdated:
+            planned = plan_anew(target, x, rows, planned, outdated.doubts if anew else {})
+            anew = True
+
+
+def _one_pass(
     target: Target,
+    wanted: tuple[str, ...],
     planned: Plan,
     x: Tensor,
-    wanted: tuple[str, ...],
+    anew: bool,
+    *,
     references: list[dict[str, Tensor]],
     weights: dict[str, Tensor],
     sketch: Sketch,
     fold: Fold | None,
-) -> dict[str, Tensor]:
+) -> Found:
     columns: dict[str, list[Tensor]] = {name: [] for name in wanted if name not in OF_FORWARD}
-    tape, factors = _factors(target, planned, x, anything=bool(columns), kinks="kink" in wanted)
+    tape, factors = _factors(target, planned, x, bool(columns), "kink" in wanted, anew)
     if columns:
         for name, parameter in target.parameters().items():
-            projections = sketch.projections(name, _float32(parameter)) if "sketch" in wanted else None
+            projections = sketch.projections(name, _read(parameter)) if "sketch" in wanted else None
             own = None if fold is None else partial(fold, name)
             reduced = reduce(
                 factors.pop(name),
@@ -248,42 +274,44 @@ def _one_chunk(
 
 
 def _factors(
-    target: Target, planned: Plan, x: Tensor, anything: bool, kinks: bool
+    target: Target, planned: Plan, x: Tensor, anything: bool, kinks: bool, anew: bool
 ) -> tuple[Tape, dict[str, list[Factors]]]:
     """Return the forward pass and, for each chosen parameter, the factors of each of its uses."""
-    ruled = planned.by(RULE) if anything else ()
-    layers = list(dict.fromkeys(layer for layer, _ in planned.calls)) if ruled else []
-    tape = record(target, x, layers, ruled, planned.autocast, kinks)
-    if ruled and tuple((call.layer, call.part) for call in tape.calls) != planned.calls:
-        raise ValueError(
-            "the network called its layers in another order than for the first rows, so what a row goes "
-            "through depends on the data or on the batch: choose layers that are always called"
-        )
+    tape, gradients = _passes(target, planned, x, planned.by(RULE) if anything else (), kinks, anew)
     factors: dict[str, list[Factors]] = {name: [] for name in target.layers}
     held_by: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for one in planned.served:
         for (_, own), product in zip(one.uses, one.products, strict=True) if one.by == RULE else ():
             held_by.setdefault(product, []).append((one.name, own))
-    for call, d in zip(tape.calls, tape.gradients() if ruled else (), strict=True):
+    for call, d in zip(tape.calls, gradients, strict=True):
         layer = target.module.get_submodule(call.layer)
-        if len(call.a) != len(x) or len(d) != len(x):
-            raise ValueError(
-                f"layer '{call.layer}' sees {len(call.a)} rows in a batch of {len(x)}: "
-                f"the first axis must be the rows throughout the network"
-            )
         a, d = _float32(call.a), _float32(d)
         for name, own in held_by.get((call.layer, call.part), ()):
             found = find_rule(layer, own)
-            assert found is not None  # the plan says so
+            assert found is not None  # the pass fits the plan
             factors[name].append(found(layer, a, d))
     if anything:
         for name, gradient in _fallen_back(target, planned, x):
-            factors[name].append(Direct(_float32(gradient).reshape(len(x), *_axes(gradient[0]))))
+            factors[name].append(Direct(_read(gradient).reshape(len(x), *_axes(gradient[0]))))
         for name, parameter in target.parameters().items():
             if not factors[name]:  # never called, so nothing depends on it
-                zero = _float32(parameter.detach().new_zeros(1))
+                zero = _read(parameter.detach()).new_zeros(1)
                 factors[name].append(Direct(zero.expand(len(x), *_axes(parameter))))
     return tape, factors
+
+
+def _passes(
+    target: Target, planned: Plan, x: Tensor, ruled: tuple[str, ...], kinks: bool, anew: bool
+) -> tuple[Tape, list[Tensor]]:
+    """Return the forward pass, found to be as planned, and the gradients at the outputs of its calls."""
+    layers = list(dict.fromkeys(layer for layer, _ in planned.calls)) if ruled else []
+    with recording(target, x, layers, ruled, planned.autocast, kinks) as tape:
+        if not ruled:
+            return tape, []
+        check_fits(target, planned, x, tape, anew)
+        if planned.recomputes:
+            return tape, tape.gradients()
+    return tape, tape.gradients()
 
 
 def _fallen_back(target: Target, planned: Plan, x: Tensor) -> Iterator[tuple[str, Tensor]]:

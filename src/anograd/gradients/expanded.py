@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 Note = Callable[[str, Tensor, Tensor], None]  # (part, a, z), both with the rows first
 Forward = Callable[..., Any]  # (layer, note, *args, **named), otherwise the module's own
+REPLACED = "its forward was replaced"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def expanding(
             if expansion is None or not any(_within(one, name) for one in layers):
                 continue
             if "forward" in vars(layer):
-                refused[name] = "its forward was replaced"
+                refused[name] = REPLACED
             else:
                 exchange(name, layer, expansion)
         yield refused

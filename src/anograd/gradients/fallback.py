@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from anograd.gradients.tape import losses, record
-from anograd.target import Target, forward_pass, usable
+from anograd.gradients.tape import recording
+from anograd.target import Target, detached, forward_pass, losses, standing_in, usable
 
 
 def vmap_gradients(
@@ -27,7 +27,7 @@ def vmap_gradients(
         Where a layer does not support ``vmap``, as GRU and plain RNN in PyTorch 2.13.
     """
     with forward_pass(target), warnings.catch_warnings():
-        x, every = usable(x), {name: usable(p.detach()) for name, p in target.module.named_parameters()}
+        x, every = usable(x), detached(target)
         chosen = {name: every.pop(name) for name in names}
         # Layers without a batching rule of their own are looped over inside vmap; the plan says what is slow.
         warnings.filterwarnings("ignore", message="There is a performance drop")
@@ -41,11 +41,12 @@ def row_gradients(
     """Return the same as `vmap_gradients` by one ordinary backward pass a row."""
     rows = []
     for row in torch.split(x, 1):
-        tape = record(target, row, (), names, autocast)
-        stand_ins = [tape.stand_ins[name] for name in names]
-        rows.append(
-            torch.autograd.grad(tape.loss, stand_ins, torch.ones_like(tape.loss), materialize_grads=True)
-        )
+        with recording(target, row, (), names, autocast) as tape:
+            stand_ins = [tape.stand_ins[name] for name in names]
+            found = torch.autograd.grad(
+                tape.loss, stand_ins, torch.ones_like(tape.loss), materialize_grads=True
+            )
+        rows.append([d.to_dense() if d.is_sparse else d for d in found])
     return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
@@ -74,7 +75,8 @@ def _by_row(target: Target, autocast: torch.dtype | None) -> Callable[..., dict[
 
     def loss_of_row(chosen: dict[str, Tensor], others: dict[str, Tensor], row: Tensor) -> Tensor:
         batch = row.unsqueeze(0)
-        return losses(target, {**others, **chosen}, batch, autocast).sum()
+        with standing_in(target, {**others, **chosen}):
+            return losses(target, batch, autocast).sum()
 
     return vmap(grad(loss_of_row), in_dims=(None, None, 0))
 

@@ -68,7 +68,7 @@ def _draw(
 ) -> tuple[Tensor | None, Tensor | None]:
     # Always drawn in float64 on the CPU, so that every device and dtype sees the same numbers.
     # The CPU generator takes 32 bits of seed.
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{sketch.seed}/{name}".encode()))
+    generator = torch.Generator("cpu").manual_seed(zlib.crc32(f"{sketch.seed}/{name}".encode()))
 
     def gaussian(kept: int, full: int) -> Tensor | None:
         if kept == full:
@@ -78,7 +78,9 @@ def _draw(
                 f"a sketch of size {sketch.size} projects {name!r}, {tuple(shape)}, by a matrix of {kept:,} "
                 f"x {full:,} numbers: choose a smaller size, or the full gradient"
             )
-        drawn = torch.randn(kept, full, generator=generator, dtype=torch.float64) / math.sqrt(kept)
+        drawn = torch.randn(kept, full, generator=generator, dtype=torch.float64, device="cpu") / math.sqrt(
+            kept
+        )
         return drawn.to(device=device, dtype=dtype)
 
     (r, c), (p, q) = matrix_shape(shape), sketch.sides(shape)

@@ -9,8 +9,8 @@ never written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from anograd.gradients.expanded import expandable, expanding
+from anograd.gradients.expanded import REPLACED, expandable, expanding
 from anograd.gradients.kinks import nearest, watching
 from anograd.losses import check_rows
-from anograd.target import Target, forward_pass, output_of, usable
+from anograd.target import Target, detached, forward_pass, losses, pick, standing_in, usable
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,31 @@ class Tape:
     refused: dict[str, str]  # layers that were not expanded, and why
     kink: Tensor | None  # (n,), how near each row comes to one
 
-    def gradients(self) -> list[Tensor]:
-        """Return d, the gradient of each row's loss at the output of each call; uses the graph up."""
+    def gradients(self, of: Tensor | None = None) -> list[Tensor]:
+        """Return d, the gradient of each row's loss at the output of each call; uses the graph up.
+
+        With `of`, (n,), the gradient of the sum of the losses, each so many times.
+        """
         if not self.calls or not self.loss.requires_grad:
             return [self.loss.new_zeros(call.shape, dtype=call.dtype) for call in self.calls]
-        found = torch.autograd.grad(
-            self.loss, [call.output for call in self.calls], torch.ones_like(self.loss), allow_unused=True
-        )
+        of = torch.ones_like(self.loss) if of is None else of
+        found = torch.autograd.grad(self.loss, [call.output for call in self.calls], of, allow_unused=True)
         return [
             self.loss.new_zeros(call.shape, dtype=call.dtype) if d is None else d.reshape(call.shape)
             for call, d in zip(self.calls, found, strict=True)
         ]
 
 
-def record(
+@contextmanager
+def recording(
     target: Target,
     x: Tensor,
     layers: Sequence[str],
     parameters: Sequence[str],
     autocast: torch.dtype | None = None,
     kinks: bool = False,
-) -> Tape:
-    """Return the tape of one forward pass over a batch.
+) -> Iterator[Tape]:
+    """Run one forward pass over a batch, and keep the stand-ins in place for a backward pass that needs them.
 
     Parameters
     ----------
@@ -90,10 +93,11 @@ def record(
     x = usable(x)
     wanted = set(layers)
     calls: list[Call] = []
+    whole = False  # what a backward pass runs again, where the network has checkpoints, is no other call
 
     def note(name: str, part: str, a: Tensor, output: Tensor) -> None:
         # Called under no_grad, nothing comes back.
-        if name in wanted and output.requires_grad and torch.is_grad_enabled():
+        if name in wanted and output.requires_grad and torch.is_grad_enabled() and not whole:
             # The edge, not the tensor: an in-place activation after the layer would rebind the tensor.
             edge = get_gradient_edge(_written_to(output))
             seen = a.detach()
@@ -106,27 +110,27 @@ def record(
         return hook
 
     watched: AbstractContextManager[list[Tensor]] = watching(target.module) if kinks else nullcontext([])
-    with (
-        forward_pass(target), torch.enable_grad(), expanding(target.module, wanted, note) as refused,
-        watched as near,
-    ):  # fmt: skip
-        stand_ins = {
-            name: usable(p.detach()).requires_grad_(name in parameters)
-            for name, p in target.module.named_parameters()
-        }
-        hooks = [
-            layer.register_forward_hook(hook_of(name), prepend=True, with_kwargs=True)
-            for name in layers
-            if not expandable(layer := target.module.get_submodule(name))
-        ]
-        try:
-            loss = losses(target, stand_ins, x, autocast)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    loss = check_rows(loss, len(x))
-    kink = nearest(near, loss.detach()) if kinks else None
-    return Tape(loss, tuple(calls), {name: stand_ins[name] for name in parameters}, refused, kink)
+    with ExitStack() as undo:
+        undo.enter_context(forward_pass(target))
+        undo.enter_context(torch.enable_grad())
+        refused = undo.enter_context(expanding(target.module, wanted, note))
+        near = undo.enter_context(watched)
+        stand_ins = detached(target)
+        chosen = pick(stand_ins, parameters)
+        for stand_in in chosen.values():
+            stand_in.requires_grad_()
+        for name in layers:
+            layer = target.module.get_submodule(name)
+            if not expandable(layer):
+                if "forward" in vars(layer):
+                    refused[name] = REPLACED
+                hook = layer.register_forward_hook(hook_of(name), prepend=True, with_kwargs=True)
+                undo.callback(hook.remove)
+        undo.enter_context(standing_in(target, stand_ins))
+        loss = check_rows(losses(target, x, autocast), len(x))
+        whole = True
+        kink = nearest(near, loss.detach()) if kinks else None
+        yield Tape(loss, tuple(calls), chosen, refused, kink)
 
 
 def _written_to(output: Tensor) -> Tensor:
@@ -141,35 +145,23 @@ def _written_to(output: Tensor) -> Tensor:
     return whole if whole.is_contiguous() and output.is_contiguous() else output
 
 
-def losses(
-    target: Target, parameters: Mapping[str, Tensor], x: Tensor, autocast: torch.dtype | None
-) -> Tensor:
-    """Return the loss of each row with these parameters in place of the network's own."""
-    # Without a cache each use of a weight is seen as one.
-    lower = torch.autocast(x.device.type, autocast, cache_enabled=False) if autocast else nullcontext()
-    with lower:
-        output = output_of(target, x, parameters)
-    return target.loss(_in_float32(output) if autocast else output, x)
+@dataclass(frozen=True)
+class Graph:
+    """What autograd holds of a pass: how often each parameter enters it, and its nodes."""
+
+    uses: Counter[str]
+    nodes: tuple[str, ...]
 
 
-def _in_float32(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return output.float() if output.is_floating_point() else output
-    if isinstance(output, dict):
-        return {name: _in_float32(one) for name, one in output.items()}
-    if type(output) in (tuple, list):
-        return type(output)(_in_float32(one) for one in output)
-    return output
+def graph_of(tape: Tape) -> Graph:
+    """Return the graph of the loss.
 
-
-def count_uses(tape: Tape) -> Counter[str]:
-    """Return how often each parameter enters the graph of the loss.
-
-    A parameter that enters more often than its layer was called is also used behind the layer's
+    A parameter that enters it more often than its layer was called is also used behind the layer's
     back (tied weights, a functional call), where a rule would not see it.
     """
     name_of = {id(stand_in): name for name, stand_in in tape.stand_ins.items()}
     uses: Counter[str] = Counter()
+    nodes: list[str] = []
     seen: set[Any] = set()
     waiting = [tape.loss.grad_fn]
     while waiting:
@@ -177,10 +169,11 @@ def count_uses(tape: Tape) -> Counter[str]:
         if node is None or node in seen:
             continue
         seen.add(node)
+        nodes.append(node.name())
         for following, _ in node.next_functions:
             variable = getattr(following, "variable", None)
             if variable is not None and id(variable) in name_of:
                 uses[name_of[id(variable)]] += 1
             elif following is not None:
                 waiting.append(following)
-    return uses
+    return Graph(uses, tuple(nodes))

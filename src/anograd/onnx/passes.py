@@ -15,9 +15,9 @@ from torch import Tensor
 from anograd.constraint import COSINE_FLOOR
 from anograd.gradients import PerSample, Sketch
 from anograd.gradients.layers import ConvolutionColumns
-from anograd.gradients.planning import RULE, Plan
 from anograd.gradients.rules import Direct, Factors, Outer, find_rule
-from anograd.gradients.tape import record
+from anograd.gradients.served import RULE, Plan
+from anograd.gradients.tape import recording
 from anograd.onnx.operations import gather, taps
 from anograd.target import Target
 
@@ -70,9 +70,10 @@ def one_pass(
         For "sketch" and "full": divide each parameter's gradient by its length.
     """
     layers = list(dict.fromkeys(layer for layer, _ in planned.calls))
-    tape = record(target, x, layers, target.layers)
+    with recording(target, x, layers, target.layers) as tape:
+        gradients = tape.gradients()
     sides: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
-    for call, d in zip(tape.calls, tape.gradients(), strict=True):
+    for call, d in zip(tape.calls, gradients, strict=True):
         sides.setdefault((call.layer, call.part), []).append((call.a, d))
     found: dict[str, list[Tensor]] = {name: [] for name in want if name != "loss"}
     for served, parameter in zip(planned.served, target.parameters().values(), strict=True):

@@ -13,7 +13,8 @@ from anograd.detectors.gradient import PostHocDetector
 from anograd.detectors.network import NetworkDetector
 from anograd.features import Features
 from anograd.gradients import PerSample, doubled
-from anograd.gradients.planning import Plan, plan
+from anograd.gradients.planning import plan
+from anograd.gradients.served import Plan
 from anograd.onnx.passes import check_rules, one_pass, projections
 from anograd.represent import cosine
 from anograd.score import ScoreTest, gradcon_score

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from anograd.gradients.planning import parse_memory
+from anograd.gradients.served import parse_memory
 
 MOST_EXPLAINED = 50  # rows: each is scored twice for each of its columns or patches
 MOST_SHOWN = 1_000_000  # contributions in one answer

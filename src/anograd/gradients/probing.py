@@ -1,0 +1,233 @@
+"""A few rows run through a network, to see where its rules may be trusted and whether rows stay apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from anograd.gradients.coupling import precision_of, refuse_batch_statistics, refuse_coupled_rows
+from anograd.gradients.expanded import REPLACED, part_of, why_refused
+from anograd.gradients.fallback import vmap_gradients
+from anograd.gradients.rules import find_rule
+from anograd.gradients.served import CHANGED, ELSEWHERE, NO_RULE, NOT_ROWS, ROWS, RULE, VMAP, Plan, Served
+from anograd.gradients.tape import Graph, Tape, graph_of, recording
+from anograd.losses import OF_PROBABILITIES, refuse_logits
+from anograd.target import Target, output_of
+
+LOOKED_AT = 64  # rows among which the probe looks for some that differ from the first
+COMPANIES = 4  # of them beside which the first is tried: one alone may hardly change it by chance
+OLD_CHECKPOINT = "CheckpointFunctionBackward"
+
+
+def by_kind(target: Target) -> tuple[Served, ...]:
+    """Return how each chosen parameter is served as the kinds of layers have it; nothing is run."""
+    parameters = target.parameters()
+    name_of = {id(p): name for name, p in parameters.items()}
+    owners: dict[str, list[tuple[str, str]]] = {name: [] for name in parameters}
+    for layer_name, layer in target.module.named_modules():
+        for own_name, p in layer.named_parameters(recurse=False, remove_duplicate=False):
+            if id(p) in name_of:
+                owners[name_of[id(p)]].append((layer_name, own_name))
+    return tuple(_by_kind(target, name, p, tuple(owners[name])) for name, p in parameters.items())
+
+
+def _by_kind(target: Target, name: str, p: Tensor, uses: tuple[tuple[str, str], ...]) -> Served:
+    layers = [target.module.get_submodule(layer) for layer, _ in uses]
+    kinds = " + ".join(type(layer).__name__ for layer in layers)
+    owned = list(zip(layers, uses, strict=True))
+    products = tuple((layer_name, part_of(layer, own)) for layer, (layer_name, own) in owned)
+    by, why = RULE, ""
+    if any(find_rule(layer, own) is None for layer, (_, own) in owned):
+        by, why = VMAP, NO_RULE
+    elif any("forward" in vars(layer) for layer in layers):
+        by, why = VMAP, REPLACED
+    elif p.is_complex():
+        by, why = VMAP, "complex numbers"
+    return Served(name, p.shape, by, uses, products, kinds, why)
+
+
+def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[str, str]) -> Plan:
+    """Return the plan that a few rows show to be right.
+
+    Parameters
+    ----------
+    target : Target
+    x : torch.Tensor, (n, ...)
+    autocast : torch.dtype or None
+        What products are computed in.
+    doubts : dict of str to str
+        Parameters that no rule is to serve, and why.
+
+    Raises
+    ------
+    ValueError
+        Where rows influence each other, or gradients or losses cannot be what they are taken for.
+    """
+    rows = _some(x)
+    pairs = [torch.stack([rows[0], other]) for other in rows[1:]] or [torch.cat([rows, rows])]
+    served = [
+        replace(one, by=VMAP, why=doubts[one.name]) if one.by == RULE and one.name in doubts else one
+        for one in by_kind(target)
+    ]
+    ruled = [one for one in served if one.by == RULE]
+    layers = list(dict.fromkeys(layer for one in ruled for layer, _ in one.uses))
+    names = [one.name for one in ruled] or target.layers
+    refuse_batch_statistics(target.module)
+    if target.loss in OF_PROBABILITIES:
+        with torch.no_grad():
+            refuse_logits(target.loss, output_of(target, pairs[0]))
+    with recording(target, rows[:1], layers, names, autocast) as single:
+        pass
+    with (
+        _counting_bytes(target) as held, recording(target, pairs[0], layers, names, autocast) as tape,
+        _hearing(target) as heard,
+    ):  # fmt: skip
+        graph = graph_of(tape)
+        _refuse_old_checkpoints(graph)
+        gradients = tape.gradients()
+    _refuse_coupled(target, pairs, autocast)
+    mixed = _mixed(target, rows, layers, names, autocast)
+    served = [
+        _checked(one, single, tape, gradients, graph, mixed) if one.by == RULE else one for one in served
+    ]
+    kept = {layer for one in served if one.by == RULE for layer, _ in one.products}
+    waiting = [one.name for one in served if one.by == VMAP]
+    if waiting and (error := _vmap_error(target, pairs[0], waiting, autocast)):
+        served = [
+            replace(one, by=ROWS, why=_both(one.why, error)) if one.by == VMAP else one for one in served
+        ]
+    held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
+    bytes_of_pair = sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8
+    calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept)
+    return Plan(tuple(served), calls, bytes_of_pair // 2, autocast, bool(heard), {graph.nodes}, doubts)
+
+
+def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor:
+    """Return the loss of each row in one pass, (n,), without a graph."""
+    with recording(target, x, (), (), autocast) as tape:
+        return tape.loss.detach()
+
+
+def _some(x: Tensor) -> Tensor:
+    """Return the first row and some others, (k, ...), that differ from it where there are such."""
+    others = islice((row for row in x[1:LOOKED_AT] if not torch.equal(row, x[0])), COMPANIES)
+    return torch.stack([x[0], *others])
+
+
+def _refuse_old_checkpoints(graph: Graph) -> None:
+    if OLD_CHECKPOINT in graph.nodes:
+        raise ValueError(
+            "the network keeps checkpoints of the kind from which gradients come by .backward() alone: "
+            "call torch.utils.checkpoint.checkpoint with use_reentrant=False"
+        )
+
+
+def _refuse_coupled(target: Target, pairs: list[Tensor], autocast: torch.dtype | None) -> None:
+    precision = precision_of(target.module, autocast)
+
+    def losses(rows: Tensor) -> Tensor:
+        return losses_of(target, rows, autocast)
+
+    first = losses(pairs[0][:1])
+    for pair in pairs:
+        alone = torch.cat([first, losses(pair[1:])])
+        refuse_coupled_rows(target.module, losses, pair, losses(pair), alone, precision)
+
+
+def _mixed(
+    target: Target,
+    rows: Tensor,
+    layers: Sequence[str],
+    names: Sequence[str],
+    autocast: torch.dtype | None,
+) -> set[tuple[str, str]]:
+    """Return the products at which the first row's loss has a gradient in the place of another row.
+
+    A network that sorts its rows, and puts them back, has them in another order inside. They may be sorted
+    already, but not from both ends.
+    """
+    found = set()
+    for batch in (rows, rows.flip(0)):
+        with recording(target, batch, layers, names, autocast) as tape:
+            gradients = tape.gradients(
+                of=torch.eye(len(batch), dtype=tape.loss.dtype, device=batch.device)[0]
+            )
+        for call, d in zip(tape.calls, gradients, strict=True):
+            if (d[1:].isfinite() & (d[1:] != 0)).any():
+                found.add((call.layer, call.part))
+    return found
+
+
+def _checked(
+    one: Served,
+    single: Tape,
+    tape: Tape,
+    gradients: list[Tensor],
+    graph: Graph,
+    mixed: set[tuple[str, str]],
+) -> Served:
+    """Return `one` if its rule may be trusted on this network, else hand it to the fallback."""
+    for layer, _ in one.products:
+        if why := why_refused(tape.refused, layer):
+            return replace(one, by=VMAP, why=why)
+    calls = [
+        (call, d)
+        for call, d in zip(tape.calls, gradients, strict=True)
+        if (call.layer, call.part) in one.products
+    ]
+    if any(call.changed() for call, _ in calls):
+        return replace(one, by=VMAP, why=CHANGED)
+    if graph.uses[one.name] != len(calls):
+        return replace(one, by=VMAP, why=ELSEWHERE)
+    lengths = {side.shape[0] for call, d in calls for side in (call.a, d)}
+    # One row too, because another axis may be as long as two rows.
+    of_one = {n for call in single.calls if (call.layer, call.part) in one.products for n in (len(call.a),)}
+    if not (lengths <= {2} and of_one <= {1}):
+        return replace(one, by=VMAP, why=NOT_ROWS)
+    if not mixed.isdisjoint(one.products):
+        return replace(one, by=VMAP, why="rows come in another order there")
+    return one
+
+
+def _both(why: str, error: str) -> str:
+    return f"{why}; vmap: {error}" if why and why != NO_RULE else f"vmap: {error}"
+
+
+def _vmap_error(target: Target, pair: Tensor, names: list[str], autocast: torch.dtype | None) -> str:
+    """Return why ``vmap(grad)`` does not work on this network, empty when it does."""
+    try:
+        vmap_gradients(target, pair, names, autocast)
+    except (RuntimeError, ValueError) as error:
+        return str(error).splitlines()[0][:120]
+    return ""
+
+
+@contextmanager
+def _hearing(target: Target) -> Iterator[list[bool]]:
+    """Fill a list with a mark for each module that is called."""
+    heard: list[bool] = []
+    with ExitStack() as undo:
+        for part in target.module.modules():
+            undo.callback(part.register_forward_pre_hook(lambda *_: heard.append(True)).remove)
+        yield heard
+
+
+@contextmanager
+def _counting_bytes(target: Target) -> Iterator[dict[int, int]]:
+    """Count the bytes that autograd holds for the backward pass, each storage once, parameters apart."""
+    held: dict[int, int] = {}
+    parameters = {p.untyped_storage().data_ptr() for p in target.module.parameters()}
+
+    def pack(saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in parameters and not saved.is_leaf:
+            held[storage.data_ptr()] = storage.nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+        yield held

@@ -1,0 +1,270 @@
+"""Networks that do more than call one layer after the other, against autograd on the network itself."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import DefaultDeviceType, checkpoint
+
+from anograd import Sketch, Target, per_sample, plan
+
+X = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def squares(output: Tensor, x: Tensor) -> Tensor:
+    return (output.flatten(1).square() * torch.linspace(0.5, 1.5, output[0].numel(), dtype=x.dtype)).sum(1)
+
+
+def agrees(net: nn.Module, x: Tensor = X, loss: Callable[[Tensor, Tensor], Tensor] = squares) -> Target:
+    """Assert that gradients are autograd's, row by row, and that network and rows stay as they were."""
+    target = Target.adopt(net, loss=loss)
+    held = {name: id(p) for name, p in net.named_parameters(remove_duplicate=False)}
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    given = x.clone()
+    found = per_sample(target, x, ("full", "norm"))
+    assert held == {name: id(p) for name, p in net.named_parameters(remove_duplicate=False)}
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    torch.testing.assert_close(x, given, rtol=0, atol=0, equal_nan=True)
+    rows = []
+    for row in given.split(1):
+        net.load_state_dict(before)  # which the network's own pass may write over
+        own = list(target.parameters().values())
+        alone = torch.autograd.grad(loss(net(row.clone()), row).sum(), own, materialize_grads=True)
+        dense = [d.to_dense() if d.is_sparse else d for d in alone]
+        rows.append([torch.view_as_real(d) if d.is_complex() else d for d in dense])
+    expected = torch.stack([torch.cat([d.flatten() for d in row]) for row in rows])
+    torch.testing.assert_close(found.full, expected, rtol=1e-9, atol=1e-11)
+    lengths = torch.stack([torch.stack([d.norm() for d in row]) for row in rows])
+    torch.testing.assert_close(found.norm, lengths, rtol=1e-9, atol=1e-11)
+    return target
+
+
+def served(target: Target, x: Tensor = X) -> dict[str, str]:
+    return {one.name: one.by for one in plan(target, x).served}
+
+
+class TwoNames(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.chain = nn.Sequential(self.inner, nn.Tanh(), self.inner, nn.BatchNorm1d(4))
+        self.norm = self.chain[3]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.chain(x))
+
+
+def test_a_module_with_two_names_keeps_its_parameters() -> None:
+    agrees(TwoNames().double().eval())
+
+
+class Sorted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.outside = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = x[:, 0].argsort()
+        hidden = self.inside(x[order]).tanh()
+        return self.outside(torch.empty_like(hidden).index_copy(0, order, hidden))
+
+
+@pytest.mark.parametrize("x", [X, X[X[:, 0].argsort()], X[X[:, 0].argsort(descending=True)]])
+def test_rows_sorted_inside_a_network(x: Tensor) -> None:
+    target = agrees(Sorted().double(), x)
+    by = served(target, x)
+    assert by["inside.weight"] != "rule"
+    assert by["outside.weight"] == "rule"
+
+
+class Experts(nn.Module):
+    """Each row goes through one of two layers, one of which the first rows may not need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen, output = x[:, 0] > 0, torch.zeros_like(x)
+        output[chosen] = self.one(x[chosen])
+        if not chosen.all():
+            output[~chosen] = self.other(x[~chosen])
+        return output
+
+
+@pytest.mark.parametrize("first", [0, 2, 6])
+def test_rows_that_go_different_ways(first: int) -> None:
+    x = X.clone()
+    x[:first, 0] = x[:first, 0].abs() + 0.1
+    x[first, 0] = -1
+    agrees(Experts().double(), x)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, kind: type[nn.Module], reentrant: bool = False) -> None:
+        super().__init__()
+        self.first, self.last, self.reentrant = nn.Linear(4, 6), nn.Linear(6, 4), reentrant
+        self.inside = (
+            nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6)) if kind is nn.Linear else None
+        )
+        self.recurrent = nn.LSTM(6, 6, batch_first=True) if kind is nn.LSTM else None
+
+    def _inside(self, x: Tensor) -> Tensor:
+        if self.recurrent is not None:
+            return self.recurrent(x[:, None].repeat(1, 3, 1))[0].sum(1)
+        assert self.inside is not None
+        return self.inside(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(checkpoint(self._inside, self.first(x), use_reentrant=self.reentrant))
+
+
+@pytest.fixture
+def without_another_device() -> Iterator[None]:
+    """Keep checkpoints from asking the pretended device for its random numbers."""
+    before = DefaultDeviceType.get_device_type()
+    DefaultDeviceType.set_device_type("cpu")
+    yield
+    DefaultDeviceType.set_device_type(before)
+
+
+@pytest.mark.usefixtures("without_another_device")
+@pytest.mark.parametrize("kind", [nn.Linear, nn.LSTM])
+def test_checkpoints_that_run_layers_again(kind: type[nn.Module]) -> None:
+    target = agrees(Checkpointed(kind).double())
+    assert set(served(target).values()) == {"rule"}
+
+
+@pytest.mark.usefixtures("without_another_device")
+@pytest.mark.parametrize("layers", ["first.*", "inside.0.*", "last.*"])
+def test_checkpoints_around_layers_that_are_not_chosen(layers: str) -> None:
+    net = Checkpointed(nn.Linear).double()
+    every = per_sample(Target.adopt(net, loss=squares), X, ("full",)).full
+    for p in net.parameters():
+        p.requires_grad_(False)
+    chosen = Target.adopt(net, loss=squares, layers=layers)
+    sizes = [p.numel() for p in net.parameters()]
+    names = [name for name, _ in net.named_parameters()]
+    expected = torch.cat(
+        [d for d, name in zip(every.split(sizes, 1), names, strict=True) if name in chosen.layers], 1
+    )
+    torch.testing.assert_close(per_sample(chosen, X, ("full",)).full, expected)
+
+
+@pytest.mark.usefixtures("without_another_device")
+def test_checkpoints_of_the_old_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        per_sample(Target.adopt(Checkpointed(nn.Linear, reentrant=True).double()), X)
+
+
+def test_losses_that_use_the_network_once_more() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).double()
+    agrees(net, loss=lambda output, x: squares(net(output), x))
+    agrees(net, loss=lambda output, x: squares(output, x) * net[0].weight.square().sum())
+
+
+def test_a_layer_whose_forward_was_replaced() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).double()
+    net[0].forward = types.MethodType(lambda layer, x: F.linear(2 * x, layer.weight, layer.bias), net[0])
+    target = agrees(net)
+    assert served(target)["0.weight"] != "rule"
+    assert served(target)["2.weight"] == "rule"
+    assert "its forward was replaced" in str(plan(target))
+
+
+class Odd(nn.Module):
+    """Holds whole numbers and nothing at all among its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = nn.Parameter(torch.tensor([2, 0, 1, 3]), requires_grad=False)
+        self.layer, self.none = nn.Linear(4, 4), nn.Linear(0, 4)
+        self.empty = nn.Parameter(torch.zeros(0, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x[:, self.order]) + self.none(x[:, :0]) + self.empty.sum()
+
+
+def test_parameters_without_a_gradient_are_left_out() -> None:
+    with pytest.warns(UserWarning, match="zero-element"):
+        net = Odd().double()
+    target = agrees(net)
+    assert target.layers == ("layer.weight", "layer.bias", "none.bias")
+    with pytest.raises(ValueError, match=r"layers='order' matches no parameter\. The names there are: layer"):
+        Target.adopt(net, layers="order")
+
+
+def test_a_network_without_shapes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"parameter '0\.weight' has no shape yet: call the network once"):
+        Target.adopt(nn.Sequential(nn.LazyLinear(3)))
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.phase = nn.Parameter(torch.randn(4, 4, dtype=torch.complex128))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(self.layer(x).to(torch.complex128) @ self.phase).flatten(1)
+
+
+def test_complex_parameters_count_as_pairs_of_real_ones() -> None:
+    torch.manual_seed(0)
+    net = Complex().double()
+    target = agrees(net)
+    want = ("full", "inner", "weighted", "sketch")
+    references = {name: torch.randn_like(p) for name, p in target.parameters().items()}
+    weights = {name: torch.rand(p.shape, dtype=torch.float64) for name, p in target.parameters().items()}
+    found = per_sample(target, X, want, reference=references, weight=weights, sketch=Sketch(1000))
+    assert target.layers[0] == "phase"
+    phase = torch.view_as_complex(found.full[:, :32].reshape(7, 4, 4, 2))
+    torch.testing.assert_close(found.inner[:, 0], (phase.conj() * references["phase"]).real.sum((1, 2)))
+    torch.testing.assert_close(found.weighted[:, 0], (phase.abs().square() * weights["phase"]).sum((1, 2)))
+    torch.testing.assert_close(found.sketch, found.full)
+
+
+class Tables(nn.Module):
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        self.table = table
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table((2 * x.abs()).long().clamp(0, 4)).flatten(1)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_tables_with_sparse_gradients_and_bounded_entries(
+    kind: type[nn.Module], max_norm: float | None, sparse: bool
+) -> None:
+    torch.manual_seed(0)
+    agrees(Tables(kind(5, 4, max_norm=max_norm, sparse=sparse)).double())
+
+
+class Filling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.isnan().any():
+            x[x.isnan()] = 0
+        return self.layer(x)
+
+
+def test_rows_that_are_written_over_only_sometimes() -> None:
+    net = Filling().double()
+    x = X.clone()
+    x[6, 0] = torch.nan
+    target = Target.adopt(net, loss=lambda output, rows: output.square().sum(1))
+    per_sample(target, X)
+    assert per_sample(target, x).norm.isfinite().all()
+    assert x[6, 0].isnan()

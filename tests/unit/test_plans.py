@@ -1,0 +1,113 @@
+"""A plan stays right when the network is changed after it was made."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anograd import Target, per_sample
+
+X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def loss(output: Tensor, x: Tensor) -> Tensor:
+    return (output.square() * torch.linspace(0.5, 1.5, 4, dtype=x.dtype)).sum(1)
+
+
+class Switched(nn.Module):
+    """Goes another way by its flag."""
+
+    def __init__(self, otherwise: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.otherwise, self.flag = nn.Linear(4, 4), otherwise, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.otherwise(self.layer, x) if self.flag else self.layer(x)
+
+
+def agrees(target: Target, x: Tensor = X) -> None:
+    own = list(target.parameters().values())
+    rows = [torch.autograd.grad(loss(target.module(row), row).sum(), own) for row in x.split(1)]
+    expected = torch.stack([torch.cat([d.flatten() for d in row]) for row in rows])
+    torch.testing.assert_close(per_sample(target, x, ("full",)).full, expected)
+
+
+def twice(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(layer(x).tanh())
+
+
+def behind_its_back(layer: nn.Module, x: Tensor) -> Tensor:
+    hidden = layer(x)
+    return hidden + F.linear(hidden.tanh(), layer.weight)
+
+
+def in_longer_batches(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(torch.cat([x, x]))[len(x) :]
+
+
+@pytest.mark.parametrize("otherwise", [twice, behind_its_back, in_longer_batches])
+def test_a_network_that_goes_another_way(otherwise: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    target = Target.adopt(Switched(otherwise).double(), loss=loss)
+    agrees(target)
+    target.module.flag = True
+    agrees(target)
+    target.module.flag = False
+    agrees(target)
+
+
+def test_rows_that_begin_to_influence_each_other() -> None:
+    target = Target.adopt(Switched(lambda layer, x: layer(x) - layer(x).mean(0)).double(), loss=loss)
+    per_sample(target, X)
+    target.module.flag = True
+    with pytest.raises(ValueError, match="rows influence each other in the network"):
+        per_sample(target, X)
+
+
+def test_a_forward_that_is_replaced_later() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).double()
+    target = Target.adopt(net, loss=loss)
+    agrees(target)
+    net[0].forward = types.MethodType(lambda layer, x: F.linear(2 * x, layer.weight, layer.bias), net[0])
+    agrees(target)
+    del net[0].forward
+    agrees(target)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(2 * x)
+
+
+def test_a_layer_that_is_exchanged_for_one_without_a_rule() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).double()
+    target = Target.adopt(net, loss=loss)
+    agrees(target)
+    net[0] = Doubled(4, 4).double()
+    agrees(target)
+
+
+def test_a_parameter_that_is_taken_away() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).double()
+    target = Target.adopt(net, loss=loss)
+    per_sample(target, X)
+    net[1] = nn.Identity()
+    with pytest.raises(ValueError, match=r"no parameter '1\.weight', '1\.bias' any more: adopt it anew"):
+        per_sample(target, X)
+
+
+def test_a_plan_is_made_once() -> None:
+    """Whatever the size of the batch; also where a parameter is served by the fallback."""
+    passes: list[int] = []
+    for net in (nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.PReLU())):
+        target = Target.adopt(net.double(), loss=lambda output, x: passes.append(len(x)) or loss(output, x))
+        per_sample(target, X)
+        passes.clear()
+        for n in (6, 5, 1):
+            per_sample(target, X[:n])
+        assert passes.count(6) == passes.count(5)
+        assert 2 not in passes[: passes.index(5)]
