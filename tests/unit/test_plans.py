@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anograd import Target, per_sample
+from anograd import Target, per_sample, plan
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -111,3 +111,17 @@ def test_a_plan_is_made_once() -> None:
             per_sample(target, X[:n])
         assert passes.count(6) == passes.count(5)
         assert 2 not in passes[: passes.index(5)]
+
+
+def test_rows_that_are_all_alike_do_not_settle_a_plan() -> None:
+    """Neither as the first rows, nor as those of a piece."""
+    net = Switched(lambda layer, x: layer(x.flip(0)).flip(0)).double()
+    net.flag = True
+    x = torch.cat([X[:1].expand(4, 4), X])
+    for first in (X[:1].expand(4, 4), x):
+        target = Target.adopt(net, loss=loss)
+        per_sample(target, first)
+        whole = per_sample(target, x, ("full",)).full
+        agrees(target, x)
+        in_pieces = per_sample(target, x, ("full",), memory=3 * plan(target, x).bytes_a_row).full
+        torch.testing.assert_close(in_pieces, whole)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anograd.gradients.coupling import alike, precision_of
 from anograd.gradients.expanded import why_refused
-from anograd.gradients.probing import LOOKED_AT, by_kind, losses_of, probe
+from anograd.gradients.probing import LOOKED_AT, by_kind, losses_of, others, probe
 from anograd.gradients.rules import find_rule
 from anograd.gradients.served import CHANGED, ELSEWHERE, NO_RULE, NOT_ROWS, RULE, Plan, Served
 from anograd.gradients.tape import Tape, graph_of
@@ -74,7 +74,8 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
         return Plan(by_kind(target), (), 0, autocast)
     _check_rows(x)
     known, key = _PLANS.setdefault(target, {}), _key(target, x, autocast)
-    if key not in known:
+    # Rows that are all alike cannot tell whether they influence each other: the first others are looked at.
+    if key not in known or (known[key].of_one and next(others(x), None) is not None):
         with undisturbed(), forward_pass(target):
             known[key] = probe(target, x, autocast, {})
     return known[key]
@@ -90,9 +91,8 @@ def _check_rows(x: Tensor) -> None:
 
 
 def _key(target: Target, x: Tensor, autocast: torch.dtype | None) -> Key:
-    # A single row cannot tell whether rows influence each other, so the first pair is looked at again.
     first = next(target.module.parameters())
-    return x.shape[1:], x.dtype, x.device, first.device, first.dtype, autocast, len(x) > 1
+    return x.shape[1:], x.dtype, x.device, first.device, first.dtype, autocast
 
 
 def plan_anew(target: Target, x: Tensor, rows: Tensor, before: Plan, doubts: dict[str, str]) -> Plan:

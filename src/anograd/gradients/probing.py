@@ -21,6 +21,7 @@ from anograd.target import Target, output_of
 
 LOOKED_AT = 64  # rows among which the probe looks for some that differ from the first
 COMPANIES = 4  # of them beside which the first is tried: one alone may hardly change it by chance
+MIXED = "rows come in another order there"
 OLD_CHECKPOINT = "CheckpointFunctionBackward"
 
 
@@ -68,7 +69,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     ValueError
         Where rows influence each other, or gradients or losses cannot be what they are taken for.
     """
-    rows = _some(x)
+    rows = torch.stack([x[0], *islice(others(x), COMPANIES)])
     pairs = [torch.stack([rows[0], other]) for other in rows[1:]] or [torch.cat([rows, rows])]
     served = [
         replace(one, by=VMAP, why=doubts[one.name]) if one.by == RULE and one.name in doubts else one
@@ -95,6 +96,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     served = [
         _checked(one, single, tape, gradients, graph, mixed) if one.by == RULE else one for one in served
     ]
+    doubts = doubts | {one.name: one.why for one in served if one.why == MIXED}
     kept = {layer for one in served if one.by == RULE for layer, _ in one.products}
     waiting = [one.name for one in served if one.by == VMAP]
     if waiting and (error := _vmap_error(target, pairs[0], waiting, autocast)):
@@ -104,7 +106,8 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
     bytes_of_pair = sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8
     calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept)
-    return Plan(tuple(served), calls, bytes_of_pair // 2, autocast, bool(heard), {graph.nodes}, doubts)
+    per_row = bytes_of_pair // 2
+    return Plan(tuple(served), calls, per_row, autocast, bool(heard), {graph.nodes}, doubts, len(rows) == 1)
 
 
 def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor:
@@ -113,10 +116,9 @@ def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor
         return tape.loss.detach()
 
 
-def _some(x: Tensor) -> Tensor:
-    """Return the first row and some others, (k, ...), that differ from it where there are such."""
-    others = islice((row for row in x[1:LOOKED_AT] if not torch.equal(row, x[0])), COMPANIES)
-    return torch.stack([x[0], *others])
+def others(x: Tensor) -> Iterator[Tensor]:
+    """Yield the rows, of the first ones, that differ from the first."""
+    return (row for row in x[1:LOOKED_AT] if not torch.equal(row, x[0]))
 
 
 def _refuse_old_checkpoints(graph: Graph) -> None:
@@ -190,7 +192,7 @@ def _checked(
     if not (lengths <= {2} and of_one <= {1}):
         return replace(one, by=VMAP, why=NOT_ROWS)
     if not mixed.isdisjoint(one.products):
-        return replace(one, by=VMAP, why="rows come in another order there")
+        return replace(one, by=VMAP, why=MIXED)
     return one
 
 

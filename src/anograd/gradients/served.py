@@ -47,7 +47,9 @@ class Plan:
     graphs : set of tuple of str
         The nodes of autograd's graph in the passes that the plan was found to fit.
     doubts : dict of str to str
-        Parameters that no rule serves because of what later rows went through, and why.
+        Parameters that no rule serves because of what rows went through, and why.
+    of_one : bool
+        Whether it was made with one row, or several that are alike.
     """
 
     served: tuple[Served, ...]
@@ -57,6 +59,7 @@ class Plan:
     recomputes: bool = False
     graphs: set[tuple[str, ...]] = field(default_factory=set, compare=False)
     doubts: dict[str, str] = field(default_factory=dict, compare=False)
+    of_one: bool = False
 
     def by(self, *ways: str) -> tuple[str, ...]:
         """Return the names of the parameters served in any of these ways."""
