@@ -21,6 +21,8 @@ from anograd.target import Target, output_of
 
 LOOKED_AT = 64  # rows among which the probe looks for some that differ from the first
 COMPANIES = 4  # of them beside which the first is tried: one alone may hardly change it by chance
+SORTED = 16  # rows that are looked for in each other's place, since a few may be in order as they come
+ROOM = 2**28  # bytes for that
 MIXED = "rows come in another order there"
 OLD_CHECKPOINT = "CheckpointFunctionBackward"
 
@@ -69,8 +71,8 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     ValueError
         Where rows influence each other, or gradients or losses cannot be what they are taken for.
     """
-    rows = torch.stack([x[0], *islice(others(x), COMPANIES)])
-    pairs = [torch.stack([rows[0], other]) for other in rows[1:]] or [torch.cat([rows, rows])]
+    rows = torch.stack([x[0], *islice(others(x), SORTED - 1)])
+    pairs = [torch.stack([rows[0], other]) for other in rows[1 : 1 + COMPANIES]] or [torch.cat([rows, rows])]
     served = [
         replace(one, by=VMAP, why=doubts[one.name]) if one.by == RULE and one.name in doubts else one
         for one in by_kind(target)
@@ -92,7 +94,9 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         _refuse_old_checkpoints(graph)
         gradients = tape.gradients()
     _refuse_coupled(target, pairs, autocast)
-    mixed = _mixed(target, rows, layers, names, autocast)
+    held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
+    bytes_a_row = (sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8) // 2
+    mixed = _mixed(target, rows[: max(2, ROOM // max(1, bytes_a_row))], layers, names, autocast)
     served = [
         _checked(one, single, tape, gradients, graph, mixed) if one.by == RULE else one for one in served
     ]
@@ -103,11 +107,10 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         served = [
             replace(one, by=ROWS, why=_both(one.why, error)) if one.by == VMAP else one for one in served
         ]
-    held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
-    bytes_of_pair = sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8
     calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept)
-    per_row = bytes_of_pair // 2
-    return Plan(tuple(served), calls, per_row, autocast, bool(heard), {graph.nodes}, doubts, len(rows) == 1)
+    return Plan(
+        tuple(served), calls, bytes_a_row, autocast, bool(heard), {graph.nodes}, doubts, len(rows) == 1
+    )
 
 
 def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor:
