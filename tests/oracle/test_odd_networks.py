@@ -71,11 +71,14 @@ class Sorted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         order = x[:, 0].argsort()
-        hidden = self.inside(x[order]).tanh()
+        hidden = self.inside(x[order]).clamp(-1, 1)  # beyond which nothing passes on
         return self.outside(torch.empty_like(hidden).index_copy(0, order, hidden))
 
 
-@pytest.mark.parametrize("x", [X, X[X[:, 0].argsort()], X[X[:, 0].argsort(descending=True)]])
+SATURATED = torch.tensor([[900.0], [5], [-4]], dtype=torch.float64) * torch.ones(4, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("x", [X, X[X[:, 0].argsort()], X[X[:, 0].argsort(descending=True)], SATURATED])
 def test_rows_sorted_inside_a_network(x: Tensor) -> None:
     target = agrees(Sorted().double(), x)
     by = served(target, x)
@@ -104,6 +107,10 @@ def test_rows_that_go_different_ways(first: int) -> None:
     x[:first, 0] = x[:first, 0].abs() + 0.1
     x[first, 0] = -1
     agrees(Experts().double(), x)
+    for layers in ("one.*", "other.*"):
+        target = Target.adopt(Experts().double(), loss=squares, layers=layers)
+        idle = (x[:, 0] > 0) == (layers == "other.*")
+        torch.testing.assert_close(per_sample(target, x).norm[:, 0] == 0, idle)
 
 
 class Checkpointed(nn.Module):

@@ -42,12 +42,8 @@ def row_gradients(
     rows = []
     for row in torch.split(x, 1):
         with recording(target, row, (), names, autocast) as tape:
-            stand_ins = [tape.stand_ins[name] for name in names]
-            found = torch.autograd.grad(
-                tape.loss, stand_ins, torch.ones_like(tape.loss), materialize_grads=True
-            )
-        rows.append([d.to_dense() if d.is_sparse else d for d in found])
-    return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+            rows.append(tape.of_parameters())
+    return {name: torch.stack([row[name] for row in rows]) for name in names}
 
 
 def stacked_gradients(targets: Sequence[Target], x: Tensor) -> Tensor:

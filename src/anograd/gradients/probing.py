@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from anograd.gradients.coupling import precision_of, refuse_batch_statistics, refuse_coupled_rows
+from anograd.gradients.coupling import alike, precision_of, refuse_batch_statistics, refuse_coupled_rows
 from anograd.gradients.expanded import REPLACED, part_of, why_refused
 from anograd.gradients.fallback import vmap_gradients
 from anograd.gradients.rules import find_rule
@@ -151,21 +151,33 @@ def _mixed(
     names: Sequence[str],
     autocast: torch.dtype | None,
 ) -> set[tuple[str, str]]:
-    """Return the products at which the first row's loss has a gradient in the place of another row.
+    """Return the products at which the first row is not in its place, by what comes in or by its gradient.
 
     A network that sorts its rows, and puts them back, has them in another order inside. They may be sorted
     already, but not from both ends.
     """
-    found = set()
+    found, precision = set(), precision_of(target.module, autocast)
     for batch in (rows, rows.flip(0)):
+        with recording(target, batch[:1], layers, names, autocast) as alone:
+            pass
         with recording(target, batch, layers, names, autocast) as tape:
-            gradients = tape.gradients(
-                of=torch.eye(len(batch), dtype=tape.loss.dtype, device=batch.device)[0]
-            )
+            gradients = tape.gradients(of=torch.eye(len(batch)).to(tape.loss)[0])
+        own = _inputs(alone)
+        for product, inputs in _inputs(tape).items():
+            pairs = [(a[:1], of_one) for a, of_one in zip(inputs, own.get(product, ()), strict=False)]
+            if any(a.shape == of_one.shape and not alike(a, of_one, precision) for a, of_one in pairs):
+                found.add(product)
         for call, d in zip(tape.calls, gradients, strict=True):
             if (d[1:].isfinite() & (d[1:] != 0)).any():
                 found.add((call.layer, call.part))
     return found
+
+
+def _inputs(tape: Tape) -> dict[tuple[str, str], list[Tensor]]:
+    inputs: dict[tuple[str, str], list[Tensor]] = {}
+    for call in tape.calls:
+        inputs.setdefault((call.layer, call.part), []).append(call.a)
+    return inputs
 
 
 def _checked(
