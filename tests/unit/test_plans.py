@@ -125,3 +125,21 @@ def test_rows_that_are_all_alike_do_not_settle_a_plan() -> None:
         agrees(target, x)
         in_pieces = per_sample(target, x, ("full",), memory=3 * plan(target, x).bytes_a_row).full
         torch.testing.assert_close(in_pieces, whole)
+
+
+class Sorting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = x[:, 0].argsort(stable=True)
+        return torch.empty_like(x).index_copy(0, order, self.layer(x[order]))
+
+
+def test_a_few_rows_in_order_do_not_settle_a_plan() -> None:
+    target = Target.adopt(Sorting().double(), loss=loss)
+    few = X[:3].clone()
+    few[:, 0] = 1
+    per_sample(target, few)
+    agrees(target, X)

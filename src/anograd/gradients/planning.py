@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anograd.gradients.coupling import alike, precision_of
 from anograd.gradients.expanded import why_refused
-from anograd.gradients.probing import LOOKED_AT, by_kind, losses_of, others, probe
+from anograd.gradients.probing import LOOKED_AT, SORTED, by_kind, differing, losses_of, probe
 from anograd.gradients.rules import find_rule
 from anograd.gradients.served import CHANGED, ELSEWHERE, NO_RULE, NOT_ROWS, RULE, Plan, Served
 from anograd.gradients.tape import Tape, graph_of
@@ -74,10 +74,11 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
         return Plan(by_kind(target), (), 0, autocast)
     _check_rows(x)
     known, key = _PLANS.setdefault(target, {}), _key(target, x, autocast)
-    # Rows that are all alike cannot tell whether they influence each other: the first others are looked at.
-    if key not in known or (known[key].of_one and next(others(x), None) is not None):
+    # A few rows, or such as are alike, cannot tell whether they influence each other or change places.
+    if key not in known or (known[key].rows < min(len(x), SORTED) and known[key].rows < len(differing(x))):
         with undisturbed(), forward_pass(target):
-            known[key] = probe(target, x, autocast, {})
+            doubts = known[key].doubts if key in known else {}
+            known[key] = probe(target, x, autocast, doubts)
     return known[key]
 
 

@@ -71,7 +71,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     ValueError
         Where rows influence each other, or gradients or losses cannot be what they are taken for.
     """
-    rows = torch.stack([x[0], *islice(others(x), SORTED - 1)])
+    rows = differing(x)
     pairs = [torch.stack([rows[0], other]) for other in rows[1 : 1 + COMPANIES]] or [torch.cat([rows, rows])]
     served = [
         replace(one, by=VMAP, why=doubts[one.name]) if one.by == RULE and one.name in doubts else one
@@ -108,9 +108,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
             replace(one, by=ROWS, why=_both(one.why, error)) if one.by == VMAP else one for one in served
         ]
     calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept)
-    return Plan(
-        tuple(served), calls, bytes_a_row, autocast, bool(heard), {graph.nodes}, doubts, len(rows) == 1
-    )
+    return Plan(tuple(served), calls, bytes_a_row, autocast, bool(heard), {graph.nodes}, doubts, len(rows))
 
 
 def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor:
@@ -119,9 +117,10 @@ def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor
         return tape.loss.detach()
 
 
-def others(x: Tensor) -> Iterator[Tensor]:
-    """Yield the rows, of the first ones, that differ from the first."""
-    return (row for row in x[1:LOOKED_AT] if not torch.equal(row, x[0]))
+def differing(x: Tensor) -> Tensor:
+    """Return the first row and, of those that follow, some that differ from it, (k, ...)."""
+    others = (row for row in x[1:LOOKED_AT] if not torch.equal(row, x[0]))
+    return torch.stack([x[0], *islice(others, SORTED - 1)])
 
 
 def _refuse_old_checkpoints(graph: Graph) -> None:

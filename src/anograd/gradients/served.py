@@ -48,8 +48,8 @@ class Plan:
         The nodes of autograd's graph in the passes that the plan was found to fit.
     doubts : dict of str to str
         Parameters that no rule serves because of what rows went through, and why.
-    of_one : bool
-        Whether it was made with one row, or several that are alike.
+    rows : int
+        How many rows that differ it was made with.
     """
 
     served: tuple[Served, ...]
@@ -59,7 +59,7 @@ class Plan:
     recomputes: bool = False
     graphs: set[tuple[str, ...]] = field(default_factory=set, compare=False)
     doubts: dict[str, str] = field(default_factory=dict, compare=False)
-    of_one: bool = False
+    rows: int = 0
 
     def by(self, *ways: str) -> tuple[str, ...]:
         """Return the names of the parameters served in any of these ways."""
