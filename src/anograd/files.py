@@ -277,7 +277,7 @@ def _read_stream(stream: BinaryIO, name: str, texts: Sequence[str]) -> Any:
 def _cells(polars: ModuleType, source: Path | bytes, names: list[str], texts: Sequence[str]) -> Any:
     """Return what a CSV holds, its columns called as the line of names says."""
     # polars leaves doubled quotes in a name as they are.
-    called = polars.read_csv(source, n_rows=0, glob=False).columns
+    called = polars.read_csv(source, n_rows=0, infer_schema=False, glob=False).columns
     kinds = {theirs: polars.String for theirs, ours in zip(called, names, strict=True) if ours in texts}
     # All rows are looked at: a late decimal must not fail.
     frame = polars.read_csv(source, infer_schema_length=None, schema_overrides=kinds, glob=False)
