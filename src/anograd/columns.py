@@ -3,8 +3,9 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from shlex import quote
 from typing import Any
 
@@ -30,6 +31,8 @@ EMPTY = frozenset({"na", "n/a", "nan", "null", "none", "nil", "missing", "unknow
 # Not what any reader takes for a number, but what people and spreadsheets write for one: 1,234.50 or 12 %.
 WRITTEN = re.compile(r"[-+(]?\s*[$€£¥]?\s*\d{1,3}(?>[,.'\s]?\d{3})*+(?>[.,]\d+)?\s*[%$€£¥]?\s*\)?")
 TIMES = ("date", "time", "duration", "period", "month")
+YES, NO = "True", "False"  # the levels of booleans, and what else is written for them
+SPELLED = {"true": YES, "1": YES, "1.0": YES, "false": NO, "0": NO, "0.0": NO}
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,62 @@ def _unusable(label: str, kind: str) -> str:
     return (
         f"column {label!r} is of type {kind}; numbers, categories or booleans are wanted. Convert it: "
         f"X[{label!r}] = X[{label!r}].astype(str), or drop it"
+    )
+
+
+def as_fitted(
+    matrix: NDArray[np.float64],
+    texts: Texts,
+    levels: Mapping[int, Collection[str]],
+    label: Callable[[int], str],
+) -> None:
+    """Make each column what it was in the fit: 1 and `true` are True among booleans, 7 is "7" among digits.
+
+    A column without any value is of either kind.
+
+    Parameters
+    ----------
+    matrix : ndarray (n, p)
+    texts : dict of int to list
+        The categories by column number, which are written over.
+    levels : mapping of int to collection of str
+        The categories of the fit by column number.
+    label : callable
+        Column number -> what the column is called.
+
+    Raises
+    ------
+    ValueError
+        Numbers for categories that are none, or the reverse; the message has the conversion.
+    """
+    for j in range(matrix.shape[1]):
+        if j not in texts and j in levels:
+            column = matrix[:, j].tolist()
+            cells = [None if cell != cell else _text(cell) for cell in column]
+            if any(cells) and not _may_be_numbers(levels[j], cells):
+                raise ValueError(_of_another_kind(label(j), "categories", "numbers", "str"))
+            texts[j] = cells
+        elif j in texts and j not in levels:
+            if any(text is not None for text in texts[j]):
+                raise ValueError(_of_another_kind(label(j), "numbers", "categories", "float"))
+            del texts[j]
+        if j in levels and set(levels[j]) <= {YES, NO}:
+            texts[j] = [text and SPELLED.get(text.lower(), text) for text in texts[j]]
+
+
+def _may_be_numbers(levels: Collection[str], cells: Sequence[str | None]) -> bool:
+    """Tell whether numbers, as text, can only mean levels: of yes and no 1 and 0, of digits any."""
+    if set(levels) <= {YES, NO}:
+        return set(cells) <= {"1", "0", None}
+    found = {level: number(level) for level in levels}
+    digits = {level: value for level, value in found.items() if value is not None and isfinite(value)}
+    return bool(digits) and all(_text(value) == level for level, value in digits.items())
+
+
+def _of_another_kind(label: str, was: str, now: str, to: str) -> str:
+    return (
+        f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
+        f"X[{label!r}] = X[{label!r}].astype({to})"
     )
 
 

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder
 
-from anograd.columns import Texts, check_names, common_levels, parse, parts, ranges, warn_of_row_numbers
+from anograd.columns import (
+    Texts,
+    as_fitted,
+    check_names,
+    common_levels,
+    parse,
+    parts,
+    ranges,
+    warn_of_row_numbers,
+)
 from anograd.data import slices
 from anograd.finite import Flaw, refuse
 from anograd.nodes import foreign_types
@@ -125,7 +134,7 @@ class Table:
         X : as for `transform`
             Its columns must be those of the fit.
         """
-        matrix, texts = self._checked(X)
+        matrix, texts = self.parsed(X)
         bad = np.isinf(matrix) if self.missing == "impute" else ~np.isfinite(matrix)
         flawed = bad.any(axis=1)
         why = {}
@@ -155,16 +164,26 @@ class Table:
 
     def _encode(self, X: Any, start: int | None = None) -> NDArray[np.float32]:
         """Return encoded rows; `start` is the number of the first one where they are a piece of more."""
-        matrix, texts = self._checked(X)
+        matrix, texts = self.parsed(X)
         among = "in all" if start is None else f"in rows {start} to {start + len(matrix) - 1}"
         refuse(self._flaws(matrix, start or 0), self.names_in, among)
         return self.encode(matrix, texts)
 
-    def _checked(self, X: Any) -> tuple[NDArray[np.float64], Texts]:
-        """Return numbers and categories of the columns of the fit, whatever their cells hold."""
+    def parsed(self, X: Any) -> tuple[NDArray[np.float64], Texts]:
+        """Return numbers and categories of the columns of the fit as it had them, whatever their cells hold.
+
+        Parameters
+        ----------
+        X : as for `transform`
+
+        Raises
+        ------
+        ValueError
+            Columns missing, unexpected, in another order or of another kind.
+        """
         names, matrix, texts = parse(X)
         self.check_columns(names, matrix.shape[1])
-        self._check_kinds(matrix, texts)
+        as_fitted(matrix, texts, self._keys, self._label)
         return matrix, texts
 
     def encode(self, matrix: NDArray[np.float64], texts: Texts) -> NDArray[np.float32]:
@@ -377,24 +396,4 @@ class Table:
             raise ValueError(
                 f"X has {count} features, but Table is expecting {self.n_in} features as input; give the "
                 "columns that the detector was fitted on"
-            )
-
-    def _check_kinds(self, matrix: NDArray[np.float64], texts: Texts) -> None:
-        """Refuse numbers for categories and the reverse; a column without any value is of either kind."""
-        for j in range(self.n_in):
-            label, number = self._label(j), j in self._numbers
-            if number == (j not in texts):
-                continue
-            if np.isnan(matrix[:, j]).all():
-                if number:
-                    del texts[j]
-                else:
-                    texts[j] = [None] * len(matrix)
-                continue
-            was, now, to = ("numbers", "categories", "float") if number else ("categories", "numbers", "str")
-            if not number and set(self._keys[j]) <= {"True", "False"}:
-                to = "'boolean'"  # as text, 1 and 0 would be levels that were never seen
-            raise ValueError(
-                f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
-                f"X[{label!r}] = X[{label!r}].astype({to})"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -161,14 +162,19 @@ def test_standard_input_and_output_in_a_real_process(model, rows, tmp_path):
     assert told.stderr.decode().startswith("300 rows, ")
 
 
-def test_true_and_false_are_read_as_they_were_fitted(tmp_path):
+@pytest.mark.parametrize("kind", [pl.Boolean, pl.Int8, pl.String])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_true_and_false_are_read_as_they_were_fitted(tmp_path, kind, ending):
     draw = np.random.default_rng(0)
     frame = pl.DataFrame({"vip": draw.random(80) < 0.5, "size": draw.normal(size=80)})
-    frame.write_csv(tmp_path / "x.csv")
     model = ag.GradCon(epochs=1, random_state=0).fit(frame)
     model.save(tmp_path / "model")
-    works("score", tmp_path / "model", tmp_path / "x.csv", "-o", tmp_path / "s.csv")
+    written, path = frame.with_columns(pl.col("vip").cast(kind)), tmp_path / f"x.{ending}"
+    (written.write_csv if ending == "csv" else written.write_parquet)(path)
+    works("score", tmp_path / "model", path, "-o", tmp_path / "s.csv")
     np.testing.assert_allclose(table(tmp_path / "s.csv")["score"], model.anomaly_score(frame), rtol=1e-5)
+    given = json.loads(works("explain", tmp_path / "model", path, "--rows", "0,1", "--json").stdout)
+    np.testing.assert_allclose([row["score"] for row in given["reasons"]], model.anomaly_score(frame)[:2])
 
 
 @pytest.mark.parametrize(

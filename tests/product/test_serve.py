@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.product.conftest import ENVIRONMENT, SMALL, fails, npy, png, problem, served
+from tests.product.conftest import ENVIRONMENT, SMALL, fails, npy, parquet, png, problem, served
 
 import anograd as ag
 from anograd.serve.counting import HEADERS
@@ -251,6 +251,22 @@ def test_a_long_queue_is_refused(slow, monkeypatch):
 
 
 # What is kept: counts alone
+
+
+def test_numbers_for_digits_that_were_categories_and_for_yes_and_no():
+    draw = np.random.default_rng(0)
+    frame = pl.DataFrame({"size": draw.normal(size=60), "shop": draw.integers(0, 10, 60)})
+    frame = frame.with_columns(vip=pl.col("size") > 0)
+    detector = ag.GradCon(epochs=1, random_state=0).fit(frame.with_columns(pl.col("shop").cast(pl.String)))
+    numbers, client = frame.with_columns(pl.col("vip").cast(pl.Int8)), served(detector)
+    expected = detector.anomaly_score(frame.with_columns(pl.col("shop").cast(pl.String)))
+    for answer in (
+        client.post("/score/file", files={"file": ("x.parquet", parquet(numbers))}),
+        client.post("/score/file", files={"file": ("x.csv", numbers.write_csv().encode())}),
+        client.post("/score", json={"rows": [list(row) for row in numbers.rows()]}),
+    ):
+        assert answer.status_code == 200, answer.text
+        np.testing.assert_array_equal(answer.json()["scores"], expected)
 
 
 def test_metrics_count(table_detector):

@@ -295,15 +295,29 @@ def test_kinds_are_checked():
         table.transform(np.zeros((1, 2)))
 
 
-def test_numbers_for_yes_and_no_are_told_how_to_be_that_again():
-    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": [True, False, True]})
-    table, numbers = Table(missing="impute").fit(frame), frame.assign(b=[1.0, 0.0, np.nan])
-    with pytest.raises(ValueError, match="'b' held categories in fit") as caught:
-        table.transform(numbers)
-    given = {"X": numbers}
-    exec(str(caught.value).partition("give it as it was: ")[2], given)
-    np.testing.assert_array_equal(table.transform(given["X"])[:2], table.transform(frame)[:2])
-    assert table.transform(given["X"])[2, -1] == 1  # missing
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+@pytest.mark.parametrize("cells", [[1, 0, 1], [1.0, 0.0, 1.0], ["1", "0", "1"], ["true", "FALSE", "1.0"]])
+def test_yes_and_no_are_the_same_however_they_are_written(cells, library):
+    fitted = {"a": [0.0, 1.0, 2.0], "b": [True, False, True]}
+    table = Table(missing="impute").fit(library(fitted))
+    np.testing.assert_array_equal(
+        table.transform(library({**fitted, "b": cells})), table.transform(library(fitted))
+    )
+    none = table.transform(library({"a": [0.0, 0.0], "b": [cells[0], None]}))
+    assert none[:, -2:].tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError, match="'b' held categories in fit, but holds numbers now"):
+        table.transform(library({**fitted, "b": [0, 1, 2]}))
+
+
+@pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_numbers_are_the_digits_that_were_categories(library):
+    table = Table(missing="impute").fit(library({"b": ["1", "2", "3+", "-1"]}))
+    encoded = table.transform(library({"b": [2, -1, 7, None]}))
+    assert encoded.argmax(1).tolist() == [2, 0, 4, 4]
+    np.testing.assert_array_equal(table.transform(library({"b": [2.0, -1.0]})), encoded[:2])
+    for codes in (["01", "2"], ["1.0", "2"], ["nan", "a"]):  # of which nobody knows which 1 means
+        with pytest.raises(ValueError, match="held categories in fit, but holds numbers now"):
+            Table().fit(library({"b": codes})).transform(library({"b": [1, 2]}))
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,9 @@ class Encoder:
     names: list[str] | None = None
 
     def texts(self) -> list[str]:
-        """Return the named columns whose cells are categories, whatever they look like; not yes and no."""
+        """Return the named columns whose cells are categories, whatever they look like."""
         table = self.table
-        if table is None or table.names_in is None:
-            return []
-        levels = table.levels()
-        return [table.names_in[j] for j in levels if not set(levels[j]) <= {"True", "False"}]
+        return [] if table is None or table.names_in is None else [table.names_in[j] for j in table.levels()]
 
     def pieces(self, estimator: BaseEstimator, X: Any, memory: int) -> Iterable[Tensor]:
         """Return rows to score, (b, *shape): in pieces where `X` need not fit into memory, else all at once.

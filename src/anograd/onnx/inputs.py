@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anograd.columns import parse
 from anograd.data import Pixels, check_images
 from anograd.detectors.rows import Encoder
 from anograd.table import Table
@@ -122,8 +121,7 @@ class TableInputs(Inputs):
         return rows, usable
 
     def feed(self, X: Any) -> Feed:
-        _, matrix, texts = parse(X)
-        return self._feed(matrix, texts)
+        return self._feed(*self.table.parsed(X))
 
     def _feed(self, matrix: NDArray[np.float64], texts: dict[int, list[str | None]]) -> Feed:
         found: Feed = {}

@@ -16,7 +16,6 @@ from anograd.detectors import Detector
 from anograd.detectors.rows import RAW
 from anograd.serve.limits import Limits
 from anograd.serve.problems import Problem
-from anograd.stream.delimited import spelled_as_fitted
 
 RULES = ("alpha", "fdr", "budget", "costs")
 MORE_COLUMNS = 1_000  # than the model has; a table with yet more is not read
@@ -157,7 +156,7 @@ def _table(rows: list[Any], detector: Detector) -> Rows:
                 )
         columns = {name: [row[j] for row in rows] for j, name in enumerate(names)}
     frame = polars.DataFrame([_column(*item) for item in columns.items()])
-    return Rows.numbered(spelled_as_fitted(frame, table), said)
+    return Rows.numbered(frame, said)
 
 
 def _keys(rows: list[Any], count: int) -> set[str]:

@@ -100,7 +100,9 @@ class Delimited:
         def line(row: int) -> str:
             return there()[row].rstrip(b"\r\n").decode(errors="backslashreplace")
 
-        return Piece(first, count, self._chosen(frame), kept, line, Place(first + count, offset), unread)
+        return Piece(
+            first, count, frame.select(self.columns), kept, line, Place(first + count, offset), unread
+        )
 
     def _fast(self, body: bytes, count: int, lines: list[bytes] | None) -> Any | None:
         """Return the frame where every line is a row without doubt."""
@@ -157,35 +159,6 @@ class Delimited:
         frame = polars.read_csv((",".join(schema) + "\n").encode() + body, schema=schema)
         frame.columns = self.names
         return frame
-
-    def _chosen(self, frame: Any) -> Any:
-        return spelled_as_fitted(frame.select(self.columns), self._table)
-
-
-def spelled_as_fitted(frame: Any, table: Table) -> Any:
-    """Return a polars frame of a table's columns with true and false, whatever wrote them, as True and False.
-
-    Parameters
-    ----------
-    frame : polars.DataFrame
-        The columns in the order of the fit.
-    table : Table
-        As fitted, where columns of true and false have these levels.
-    """
-    import polars
-
-    yes_or_no = [
-        frame.columns[j]
-        for j, levels in table.levels().items()
-        if set(levels) <= {"True", "False"} and frame.dtypes[j] == polars.String
-    ]
-    if not yes_or_no:
-        return frame
-    cells = polars.col(yes_or_no)
-    low = cells.str.to_lowercase()
-    return frame.with_columns(
-        polars.when(low.is_in(["true", "false"])).then(low.str.to_titlecase()).otherwise(cells)
-    )
 
 
 def _is_text(line: bytes) -> bool:
