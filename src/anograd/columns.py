@@ -262,7 +262,12 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
     Raises
     ------
     ValueError
-        Almost all values differ, or most are numbers written as text: it is no category.
+        Almost all values differ, or most of many are numbers written as text: it is no category.
+
+    Warns
+    -----
+    UserWarning
+        Most of few are numbers written as text.
     """
     total = counts.total()
     numbers = [level for level in counts if number(level) is not None]
@@ -272,10 +277,19 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
             f"column {label!r} holds numbers and {empty[0]!r}, which seems to stand for an empty cell: leave "
             f"such cells empty, which missing='impute' fills"
         )
-    if len(counts) > FEW and (odd := _written_number(counts)):
-        raise ValueError(
-            f"column {label!r} holds numbers that are written as text, such as {odd!r}: write them as "
-            f"1234.5, or drop the column, X = X.drop(columns=[{label!r}]) or --drop {quote(label)}"
+    if odd := _written_number(counts):
+        said = f"column {label!r} holds numbers that are written as text, such as {odd!r}"
+        remedy = (
+            f"write them as 1234.5, or drop the column, X = X.drop(columns=[{label!r}]) or "
+            f"--drop {quote(label)}"
+        )
+        if len(counts) > FEW:
+            raise ValueError(f"{said}: {remedy}")
+        warnings.warn(
+            f"{said}; they are taken for {len(counts)} categories, of which none is more than another. If "
+            f"they are amounts, {remedy}",
+            UserWarning,
+            stacklevel=7,
         )
     if total > FEW and len(counts) > MOST_DISTINCT * total:
         raise ValueError(

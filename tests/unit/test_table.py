@@ -173,10 +173,20 @@ def test_numbers_written_as_text_are_refused(written):
         Table().fit(pd.DataFrame({"amount": amounts}))
 
 
+@pytest.mark.parametrize("written", ["1,{:03d}.50", "{} %", "$ {}"])
+def test_few_numbers_written_as_text_are_categories_with_a_warning(written):
+    frame = pd.DataFrame({"rate": [written.format(i % 4) for i in range(100)]})
+    with pytest.warns(
+        UserWarning, match=r"'rate' holds numbers .* taken for 4 categories.*1234\.5.*--drop rate"
+    ):
+        assert len(Table().fit(frame).names_out) == 5
+
+
 @pytest.mark.parametrize("code", ["{:05d}", "{}.0", "10.0.{}.1", "2024-01-{:02d}", "{}a", "1.2.{}"])
 def test_codes_of_digits_are_categories(code):
-    codes = [code.format(i % 50) for i in range(100)]
-    assert len(Table().fit(pd.DataFrame({"code": codes})).names_out) == 51
+    for levels in (4, 50):
+        codes = [code.format(i % levels) for i in range(100)]
+        assert len(Table().fit(pd.DataFrame({"code": codes})).names_out) == levels + 1
 
 
 @pytest.mark.parametrize("library", [pd.DataFrame, pl.DataFrame, pl.LazyFrame])
