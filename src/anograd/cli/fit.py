@@ -32,7 +32,7 @@ SET = (
     "A parameter of the detector that has no option here, such as patience=5; repeat for more. "
     "A wrong name lists them all."
 )
-DROP = "A column of the table to leave out, such as a row's number; repeat for more."
+DROP = "A column of the table to leave out, such as a row's number; repeat for more. Later commands do so."
 # Parameters that have an option of their own, or none at all.
 OPTIONS = {
     "epochs": "--epochs", "batch_size": "--batch-size", "learning_rate": "--learning-rate",
