@@ -36,6 +36,7 @@ MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "no_grad": torch.no_grad,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "default dtype": in_double,
+    "default device": lambda: torch.device("meta"),  # which has no numbers at all
 }
 
 
@@ -77,13 +78,36 @@ def test_fits_and_scores_under_the_callers_modes(kind: type[Any], mode: str) -> 
     np.testing.assert_array_equal(twins, expected.twin_score(TABLE))
 
 
-def test_detectors_are_fitted_together_under_no_grad() -> None:
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", [ag.GradCon, ag.GradNeighbours, ag.GraN])
+def test_networks_are_adopted_under_the_callers_modes(kind: type[Any], mode: str) -> None:
+    target = Target.adopt(autoencoder())
+    expected = kind(target=target, random_state=0).fit(TABLE).anomaly_score(TABLE)
+    with MODES[mode]():
+        found = kind(target=target, random_state=0).fit(TABLE).anomaly_score(TABLE)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("rows", [TABLE, TABLE.reshape(60, 1, 2, 3)], ids=["table", "images"])
+def test_explanations_under_the_callers_modes(rows: Any, mode: str) -> None:
+    detector = ag.GradCon(epochs=2, random_state=0).fit(rows)
+    expected = detector.explain(rows[:2])
+    with MODES[mode]():
+        found = detector.explain(rows[:2])
+    np.testing.assert_array_equal(found.features, expected.features)
+    np.testing.assert_array_equal(found.expected, expected.expected)
+    np.testing.assert_array_equal(found.parts, expected.parts)
+
+
+@pytest.mark.parametrize("mode", ["no_grad", "default device"])
+def test_detectors_are_fitted_together_under_the_callers_modes(mode: str) -> None:
     def fitted() -> Any:
         detectors = [ag.GradCon(epochs=2, random_state=i) for i in range(2)]
         return [one.anomaly_score(TABLE) for one in ag.fit_together(detectors, [TABLE, TABLE])]
 
     expected = fitted()
-    with torch.no_grad():
+    with MODES[mode]():
         np.testing.assert_array_equal(fitted(), expected)
 
 

@@ -29,7 +29,7 @@ from anograd.detectors.checks import is_number
 from anograd.detectors.explaining import explained
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import Parts
-from anograd.detectors.precise import precise
+from anograd.detectors.precise import at_home, precise
 from anograd.detectors.rows import Encoder, Missing, encode
 from anograd.detectors.split import Split, drawn
 from anograd.explain import Explanation
@@ -159,7 +159,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             column named), no or too few normal rows, unlike shapes, labels that are text or NaN.
         """
         rows, split, seed = self._begin(X, y)
-        with naming_the_batch(*map(self.get_params(deep=False).get, ("batch_size", "checkpoint"))):
+        told = map(self.get_params(deep=False).get, ("batch_size", "checkpoint"))
+        with at_home(unless=self._raw_rows()), naming_the_batch(*told):
             self._learn(rows, split, seed)
         return self._end(rows, split)
 
@@ -172,9 +173,8 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         n = number_of_rows(X)
         if n < 2:
             raise ValueError(f"X has n_samples={n}: a detector learns from rows, at least 4 normal ones")
-        known = labels(y, n)
         seed = checks.seed(self.random_state)
-        split = self._split(torch.from_numpy(known), seed)
+        split = self._split(torch.from_numpy(labels(y, n)), seed)
         learned = split.learned(n)
         encoder, rows = encode(self, X, learned, raw=raw, missing=self.missing, memory=self._memory())
         self.__dict__.pop("fitted_by_", None)  # an earlier fit's network is not for this one's rows
@@ -186,7 +186,9 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the detector itself, which has learned, with what a verdict refers to."""
         some = rows.take(split.validation[:MOST_USUAL])
         self.made_up_ = golden.made_up(self.encoder_.kind, some)
-        self.usual_ = torch.from_numpy(self._batched(self._parts().read, [some])).mean(0)
+        with at_home():
+            read = self._parts().read
+        self.usual_ = torch.from_numpy(self._batched(read, [some])).mean(0)
         held_out = (rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
         self._calibrate(self._batched(self._score_batch, held_out))
         self.fitted_by_ = {

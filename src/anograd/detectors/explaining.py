@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anograd.detectors.precise import at_home, precise
 from anograd.detectors.rows import Encoder
 from anograd.explain import Explanation, contributions, nearest, patches, spread
 
@@ -28,15 +29,20 @@ def explained(detector: Detector, X: Any, normal: Any, patch: int) -> Explanatio
     X, normal : as for ``fit``
     patch : int
     """
+    with precise(detector._device()):
+        return _explained(detector, X, normal, patch)
+
+
+def _explained(detector: Detector, X: Any, normal: Any, patch: int) -> Explanation:
     device = detector._device()
     rows = torch.cat(list(detector._encode(X))).to(device)
     others = None if normal is None else torch.cat(list(detector._encode(normal))).to(device)
     expected = _expected(detector, rows, others)
     encoder = detector.encoder_
-    groups = _groups(encoder, rows, patch).to(device)
+    with at_home():
+        groups, parts = _groups(encoder, rows, patch).to(device), detector._parts()
     shares, scores = contributions(_in_batches(detector, detector._score_batch), rows, expected, groups)
     features = shares if encoder.table is not None else spread(shares, groups, rows - expected)
-    parts = detector._parts()
     read = _in_batches(detector, parts.read)
     found = read(rows)
     usual = detector.usual_.to(found).expand_as(found)

@@ -39,8 +39,8 @@ def made_up(kind: str, rows: Tensor) -> Tensor:
     one = max(1, rows[0].numel() * rows.element_size())
     shape = (min(ROWS, max(1, MOST // one)), *rows.shape[1:])
     if not rows.is_floating_point():
-        return rows.gather(0, torch.randint(len(rows), shape, generator=generator))
-    drawn = torch.rand(shape, generator=generator)
+        return rows.gather(0, torch.randint(len(rows), shape, generator=generator, device="cpu"))
+    drawn = torch.rand(shape, generator=generator, device="cpu")
     return torch.lerp(rows.amin(0), rows.amax(0), drawn) if kind == RAW else drawn
 
 

@@ -19,6 +19,7 @@ from anograd.detectors import checks
 from anograd.detectors.base import Floats
 from anograd.detectors.network import NARROW, NetworkDetector
 from anograd.detectors.parts import LOSS, Parts, joined, of_layers
+from anograd.detectors.precise import at_home
 from anograd.detectors.progress import observer
 from anograd.detectors.rows import Missing
 from anograd.detectors.split import Split
@@ -198,7 +199,7 @@ class PostHocDetector(NetworkDetector):
             seen = rows.take(train_rows[:1000])
             # Integers name something, such as words, and Gaussian ones name nothing: they are mixed instead.
             kind = "gaussian" if seen.is_floating_point() else "permuted"
-            with seeded(seed):
+            with seeded(seed), at_home():
                 known = noise.make(kind, seen)(NOISE_ROWS).to(known.dtype)
             self.known_ = len(known)
         device = self._device()
@@ -209,7 +210,8 @@ class PostHocDetector(NetworkDetector):
         for read in (self._read, self._shown):
             one = read(normal)
             told = read(known.to(device)) if len(known) else _none(one)
-            score = self._score(one.values.shape[1]).to(device)
+            with at_home():
+                score = self._score(one.values.shape[1]).to(device)
             score.fit(  # type: ignore[operator]
                 Samples(self._pieces(read, rows, train_rows), self._pieces(read, rows, held), told)
             )

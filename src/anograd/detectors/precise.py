@@ -1,9 +1,10 @@
-"""The digits that a device computes with: double precision where it has that, and single precision proper."""
+"""Where is computed, and with which digits: double precision where there is one, and single proper."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -21,6 +22,18 @@ def finest(device: torch.device) -> torch.dtype:
     torch.float64
     """
     return torch.float32 if device.type in WITHOUT_DOUBLE else torch.float64
+
+
+def at_home(*, unless: bool = False) -> AbstractContextManager[Any]:
+    """Return a context in which new tensors are the CPU's, whatever device the caller has made the default.
+
+    Parameters
+    ----------
+    unless : bool, default False
+        Whether things stay as they are, for a network that was handed in and may rely on that default.
+    """
+    as_it_is = unless or torch.get_default_device().type == "cpu"
+    return nullcontext() if as_it_is else torch.device("cpu")
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def drawn(known: Tensor, validation: float, calibration: float, seed: int) -> tu
     held_out = size_of_calibration(n, calibration) if calibration else 0
     validating = max(1, round(validation * n)) if validation else 0
     training = n - validating - held_out
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
     train, choosing, held = torch.split(normal[order], [training, validating, held_out])
     # A share of 0 means: the rows before it in the line do its work as well.
     choosing = choosing if validating else train

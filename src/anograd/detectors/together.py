@@ -8,6 +8,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from anograd.detectors.base import Detector
 from anograd.detectors.gradcon import GradCon
+from anograd.detectors.precise import at_home
 from anograd.detectors.progress import observer
 from anograd.detectors.split import Split
 from anograd.spill import Rows
@@ -76,7 +77,8 @@ def fit_together(
             detector.fit(X, y)
     for group in alike.values():
         for first in range(0, len(group), MOST_AT_ONCE):
-            _fit_at_once(group[first : first + MOST_AT_ONCE])
+            with at_home():
+                _fit_at_once(group[first : first + MOST_AT_ONCE])
     return list(detectors)
 
 

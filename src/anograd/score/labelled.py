@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -49,11 +50,11 @@ class LabelledNorms(nn.Module):
         self.mean, self.spread = moments([normal], LEAST_SPREAD)
         known = self._numbers(samples.known)
         rows = (torch.cat([normal, known]) - self.mean) / self.spread
-        labels = torch.arange(len(rows)) >= len(normal)
+        labels = np.arange(len(rows)) >= len(normal)
         regression = LogisticRegression(class_weight="balanced", max_iter=1000)
-        regression.fit(rows.cpu().numpy(), labels.numpy())
+        regression.fit(rows.cpu().numpy(), labels)
         self.weights = torch.from_numpy(regression.coef_[0]).to(self.mean)
-        self.bias = torch.tensor(regression.intercept_[0]).to(self.mean)
+        self.bias = torch.tensor(regression.intercept_[0], device="cpu").to(self.mean)
 
     def _numbers(self, features: Features) -> Tensor:
         return torch.cat([log_squares(features.values), features.loss.double().unsqueeze(1)], dim=1)
