@@ -4,9 +4,10 @@ import glob
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -21,6 +22,7 @@ WANTED = (
     "x.npy, x.npz:key, x.csv, x.parquet, or a folder of Parquet files or of images "
     "(png, jpg, jpeg, bmp, webp, tif)"
 )
+DEEP = re.compile(";16[BLN]")  # in Pillow's name for how pixels are stored
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
 # What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
@@ -44,7 +46,8 @@ def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
     Returns
     -------
     ndarray or polars.DataFrame
-        For a folder: uint8 of shape ``(n, C, H, W)`` with C = 1 (grey) or 3 (colour), ordered as in `names`.
+        For a folder: uint8 of shape ``(n, C, H, W)`` with C = 1 (grey) or 3 (colour), ordered as in `names`,
+        each turned as its EXIF says it is looked at.
 
     Raises
     ------
@@ -291,19 +294,25 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
         raise ValueError(
             f"the folder {str(root)!r} holds no image; wanted are files in {', '.join(IMAGE_ENDINGS)}"
         )
-    image = extra("PIL.Image", "images", root)
+    image, operations = (extra(f"PIL.{one}", "images", root) for one in ("Image", "ImageOps"))
     stack: NDArray[np.uint8] | None = None
     for i, name in enumerate(found):
         try:
-            with image.open(root / name) as opened:
+            # By its path an uncompressed TIFF would be mapped into memory, and turned before it is read.
+            with (root / name).open("rb") as file, image.open(file) as opened:
                 mode, pages = opened.mode, getattr(opened, "n_frames", 1) if opened.format == "TIFF" else 1
+                # Of colours Pillow keeps 8 bits, whatever the file has, and says so nowhere else.
+                deep = mode[0] in "IF" or any(DEEP.search(str(tile)) for tile in opened.tile)
+                opened.load()
+                with suppress(*BROKEN):  # of damaged notes on the picture, which itself is sound
+                    operations.exif_transpose(opened, in_place=True)
                 pixels = np.asarray(opened.convert("L" if mode in ("1", "L", "LA", "La") else "RGB"))
         except (image.DecompressionBombError, *BROKEN) as error:
             raise ValueError(
                 f"the image {str(root / name)!r} could not be read, it is damaged or cut short: "
                 f"{_line(error)}"
             ) from error
-        if mode[0] in "IF":  # a conversion to 8 bits would clip them without a word
+        if deep:  # a conversion to 8 bits would clip them without a word
             raise ValueError(
                 f"the image {str(root / name)!r} has more than 8 bits a pixel (mode {mode}); folders are "
                 "read with 8 bits: build the array yourself and give X.npy"

@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tests.product.conftest import ENVIRONMENT, SMALL, fails, npy, parquet, png, problem, served
+from PIL import ExifTags, Image
+from tests.product.conftest import ENVIRONMENT, SMALL, bytes_of, fails, npy, parquet, png, problem, served
 
 import anograd as ag
 from anograd.serve.counting import HEADERS
@@ -267,6 +268,18 @@ def test_numbers_for_digits_that_were_categories_and_for_yes_and_no():
     ):
         assert answer.status_code == 200, answer.text
         np.testing.assert_array_equal(answer.json()["scores"], expected)
+
+
+def test_a_picture_on_its_side_is_turned():
+    images = np.random.default_rng(0).integers(0, 255, (40, 1, 12, 8)).astype(np.uint8)
+    detector = ag.GradCon(epochs=1, random_state=0).fit(images)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = Image.fromarray(np.rot90(images[0, 0]))
+    content = bytes_of(lambda stream: turned.save(stream, "PNG", exif=exif))
+    answer = served(detector).post("/score/file", files={"file": ("x.png", content)})
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_allclose(answer.json()["scores"], detector.anomaly_score(images[:1]), rtol=1e-6)
 
 
 def test_metrics_count(table_detector):

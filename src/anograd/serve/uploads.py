@@ -213,7 +213,7 @@ def _check_picture(name: str, content: bytes, shape: tuple[int, ...]) -> None:
         raise Problem(413, f"the image {name[:100]!r} is too large: {error}") from error
     except Exception as error:  # whatever a hostile header makes Pillow raise
         raise _damaged(name, "it is no PNG and no JPEG") from error
-    if (height, width) != shape[-2:]:
+    if sorted((height, width)) != sorted(shape[-2:]):  # one that lies on its side is turned when it is read
         raise Problem(
             400,
             f"the image {name[:100]!r} is {height} x {width} pixels, but the detector was fitted on "

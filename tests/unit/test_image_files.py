@@ -1,0 +1,43 @@
+"""Pictures as cameras and scanners write them."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from anograd import data
+
+
+def test_deep_colours_are_refused_rather_than_cut(tmp_path):
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + checksum
+
+    head = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)  # Pillow writes no colours of 16 bits
+    rows = zlib.compress(4 * (b"\0" + bytes(range(24))))
+    (tmp_path / "deep.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+    with pytest.raises(ValueError, match=r"deep.png' has more than 8 bits a pixel \(mode RGB\)"):
+        data.read(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
+def test_pictures_are_turned_as_they_are_looked_at(tmp_path, ending):
+    upright = np.zeros((16, 8), dtype=np.uint8)
+    upright[:8] = 200
+    for i, orientation in enumerate((1, 3, 6, 8)):
+        turned = np.rot90(upright, (0, 2, 1, 3)[i])
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(turned).save(tmp_path / f"{i}.{ending}", exif=exif, quality=100)
+    found = data.read(tmp_path).astype(int)
+    assert found.shape[2:] == (16, 8)
+    assert np.abs(found - upright).max() <= 5
+
+
+def test_a_picture_whose_notes_are_damaged_is_read_as_it_is_stored(tmp_path):
+    Image.fromarray(np.full((5, 6), 7, dtype=np.uint8)).save(tmp_path / "x.png", exif=b"nothing")
+    assert (data.read(tmp_path) == 7).all()
