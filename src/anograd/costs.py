@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 FEWEST = 10  # known anomalies; with fewer, single ones decide
+LARGEST = 1e100  # cost, so that those of all rows have a sum
 ASSUMED = 1.0  # anomalies that nobody has seen, spread as the curve through the known ones says
 
 
@@ -88,7 +89,7 @@ def pair(costs: Any) -> tuple[float, float]:
     Raises
     ------
     ValueError
-        Anything but two finite numbers above 0.
+        Anything but two numbers above 0, 1e100 at most.
 
     Examples
     --------
@@ -99,13 +100,13 @@ def pair(costs: Any) -> tuple[float, float]:
         first, second = costs.split(":") if isinstance(costs, str) else costs
         given = (float(first), float(second))
         plain = isinstance(costs, str) or all(isinstance(one, Real) for one in (first, second))
-        if plain and all(0 < one < float("inf") for one in given):
+        if plain and all(0 < one <= LARGEST for one in given):
             return given
     except (TypeError, ValueError, AttributeError):
         pass
     raise ValueError(
         f"costs={costs!r} was given; the costs of a false alarm and of a miss are wanted, two numbers above "
-        "0: costs=(1, 50)"
+        "0, 1e100 at most: costs=(1, 50)"
     )
 
 

@@ -116,4 +116,4 @@ def test_too_few_anomalies_are_left_out_with_a_warning(folder):
 def test_costs_that_are_none_are_wrong_usage(folder):
     done = call("score", folder / "model", folder / "fit.npy", "-o", "-", "--costs", "50")
     assert done.exit_code == 2
-    assert "two numbers above 0: 1:50" in " ".join(done.stderr.replace("│", " ").split())
+    assert "two numbers above 0, 1e100 at most: 1:50" in " ".join(done.stderr.replace("│", " ").split())

@@ -63,9 +63,11 @@ def test_cost_of_an_evaluation():
     assert found.cost((1, 50)) == 51
 
 
-@pytest.mark.parametrize("costs", [(1,), (1, 0), (1, -2), "1", "1:x", 5, (1, np.inf), ("1", "2"), "1:2:3"])
+@pytest.mark.parametrize(
+    "costs", [(1,), (1, 0), (1, -2), "1", "1:x", 5, (1, np.inf), (1e308, 1e308), ("1", "2"), "1:2:3"]
+)
 def test_costs_that_are_none(costs):
-    with pytest.raises(ValueError, match=r"two numbers above 0: costs=\(1, 50\)"):
+    with pytest.raises(ValueError, match=r"two numbers above 0, 1e100 at most: costs=\(1, 50\)"):
         pair(costs)
 
 
