@@ -292,3 +292,21 @@ def asked(rule: Mapping[str, Any]) -> str:
         f"{name} {':'.join(f'{one:g}' for one in pair(value)) if name == 'costs' else value}"
         for name, value in rule.items()
     )
+
+
+def counted(n: int, noun: str) -> str:
+    """Return how many there are of something, in words.
+
+    Parameters
+    ----------
+    n : int
+    noun : str
+        What one of them is called.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(2_000, "row"), counted(0, "anomaly")
+    ('1 row', '2,000 rows', '0 anomalies')
+    """
+    many = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
+    return f"{n:,} {noun if n == 1 else many}"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anograd.alarm.fusion import NETWORKS, largest_weight
+from anograd.decide import counted
 from anograd.detectors import DETECTORS, Detector
 from anograd.evaluate import Evaluation
 from anograd.store import Stored
@@ -199,7 +200,7 @@ def _settings(kind: type[Detector], given: dict[str, Any]) -> tuple[list[str], b
 
 def _calibration(counts: dict[str, int], m: int) -> str:
     """Return which normal rows p values refer to, and what follows from it."""
-    rows = f"{m:,} normal rows"
+    rows = counted(m, "normal row")
     if not counts["calibration"] and m == counts["validation"]:
         rows += ", which chose the epoch, too: p values come out slightly too small"
     elif not counts["calibration"] and m == counts["train"]:

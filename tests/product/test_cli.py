@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,6 +158,17 @@ def test_a_level_out_of_reach_is_a_warning(place, images_model, tmp_path):
     first, second = told.stderr.splitlines()
     assert first.startswith("warning: alpha=0.001 raises no alarm: with m = ")
     assert second.startswith("60 rows, 0 alarms at alpha 0.001")
+
+
+def test_one_row_is_no_rows(place, images_model, tmp_path):
+    np.save(tmp_path / "x.npy", np.load(place / "x.npy")[55:56])
+    for command, output in (("score", "s.csv"), ("report", "r.html")):
+        told = works(command, images_model, tmp_path / "x.npy", "-o", tmp_path / output).stderr
+        assert told.startswith("1 row, 1 alarm at alpha 0.05")
+    page = (tmp_path / "r.html").read_text()
+    assert re.search(r"<title>.*: 1 alarm among 1 row</title>", page)
+    assert "<p>1 row scored by GradCon" in page
+    assert "1 rows" not in page
 
 
 def test_debug_shows_where():

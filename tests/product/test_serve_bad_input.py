@@ -44,7 +44,7 @@ BODIES = {
     "short row": (
         b'{"rows": [[1, "abel"], [1]]}',
         422,
-        "row 1, counted from 0, is 1 cells; wanted is a list of 2",
+        "row 1, counted from 0, is 1 cell; wanted is a list of 2",
     ),
     "a cell is a list": (b'{"rows": [[[1], "abel"]]}', 422, "column 'size' holds lists or objects"),
     "words": (

@@ -12,6 +12,7 @@ from anograd.cli.answer import answered, warn
 from anograd.cli.app import LABELS, NORMAL, Data, Model, check_normal, option, rate
 from anograd.costs import FEWEST
 from anograd.data import number_of_rows
+from anograd.decide import counted
 from anograd.detectors import load
 from anograd.labelled import only_fitted, parted, read_labelled
 
@@ -66,7 +67,7 @@ def calibrate(
             "alarms_as_before": alarms, "alpha": ALPHA,
         }  # fmt: skip
         told += [
-            f"p values refer to {rows:,} rows now, and to {len(before.scores):,} before",
+            f"p values refer to {counted(rows, 'row')} now, and to {len(before.scores):,} before",
             f"the smallest reachable p value is {1 / (rows + 1):.2g} (1 / {rows + 1:,})",
             f"as calibrated before, {alarms:,} of these rows ({alarms / rows:.1%}) raise an alarm at alpha "
             f"{ALPHA}",

@@ -9,6 +9,7 @@ from typing import Any
 
 from anograd.cli.answer import Misused, answered, note, stopped
 from anograd.cli.bar import moving
+from anograd.decide import counted
 
 MANY = "Many processors"
 ENGINE = "Score a folder of Parquet parts on Ray; DATA and --output are folders, on a cluster shared ones."
@@ -65,6 +66,6 @@ def score_parts(
         return
     aside = f" ({kept} of them from before)" if kept else ""
     note(
-        f"{rows:,} rows in {len(done):,} parts{aside}, {alarms:,} alarms at alpha {rule['alpha']}; "
-        f"written to {output}"
+        f"{counted(rows, 'row')} in {counted(len(done), 'part')}{aside}, {counted(alarms, 'alarm')} at alpha "
+        f"{rule['alpha']}; written to {output}"
     )

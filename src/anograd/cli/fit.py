@@ -21,6 +21,7 @@ from anograd.cli.answer import answered, note, stopped, warn
 from anograd.cli.app import LABELS, NORMAL, Data, check_normal, option
 from anograd.cli.bar import moving
 from anograd.data import number_of_rows
+from anograd.decide import counted
 from anograd.detectors import DETECTORS, Detector
 from anograd.labelled import read_labelled
 from anograd.ranks import together
@@ -238,7 +239,8 @@ def _say_what_was_fitted(detector: Any, n: int, output: Path, free: bool) -> Non
         typer.echo(f"detector: {type(detector).__name__.lower()}, as for {kind}; --detector takes another")
     done = "learned from" if detector.learns_from_known else "left out"
     typer.echo(
-        f"rows: {report.split(detector.split_)}" + (f"; {known:,} known anomalies {done}" if known else "")
+        f"rows: {report.split(detector.split_)}"
+        + (f"; {counted(known, 'known anomaly')} {done}" if known else "")
     )
     if history and hasattr(detector, "kept_epoch_"):
         all_done = len(history) == detector.get_params()["epochs"]  # else patience ended it

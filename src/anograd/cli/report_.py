@@ -31,6 +31,7 @@ from anograd.cli.app import (
     option,
 )
 from anograd.data import labels, names
+from anograd.decide import counted
 from anograd.detectors import Detector, load
 from anograd.labelled import only_fitted, read_features, read_labelled, read_normal
 from anograd.page import Card, Scored, check_needs, page, reasons
@@ -86,13 +87,11 @@ def report_(
         sys.stdout.write(whole.decode())
     else:
         write_whole(output, whole)
-    found = {"rows": len(scored.scores), "alarms": int(scored.alarms.sum()), "rule": rule, "output": output}
-    if answered(found):
+    rows, alarms = len(scored.scores), int(scored.alarms.sum())
+    if answered({"rows": rows, "alarms": alarms, "rule": rule, "output": output}):
         return
     where = "" if output == "-" else f"; written to {output}"
-    typer.echo(
-        f"{len(scored.scores):,} rows, {int(scored.alarms.sum()):,} alarms at {scored.asked}{where}", err=True
-    )
+    typer.echo(f"{counted(rows, 'row')}, {counted(alarms, 'alarm')} at {scored.asked}{where}", err=True)
 
 
 def _rows(

@@ -11,7 +11,7 @@ import typer
 from anograd.cli.answer import Misused, answered, note, one_answer
 from anograd.cli.app import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.cli.engine import ENGINE, KEEP, MANY, WORKERS, Engine, score_parts
-from anograd.decide import asked
+from anograd.decide import asked, counted
 from anograd.stream import score_file
 
 ENDINGS = (".csv", ".parquet")
@@ -60,7 +60,10 @@ def score(
         return
     aside = f", {summary.rejected:,} of them rejected (see {rejects})" if summary.rejected else ""
     where = "" if output == "-" else f"; written to {output}"
-    typer.echo(f"{summary.rows:,} rows{aside}, {summary.alarms:,} alarms at {asked(rule)}{where}", err=True)
+    typer.echo(
+        f"{counted(summary.rows, 'row')}{aside}, {counted(summary.alarms, 'alarm')} at {asked(rule)}{where}",
+        err=True,
+    )
 
 
 def _check_ending(output: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from anograd.decide import counted
 from anograd.evaluate import evaluate
 from anograd.page import charts
 from anograd.page.curves import Comparison, Estimate, compare
@@ -115,7 +116,7 @@ def promise(scored: Scored) -> str:
     (name, value), n = next(iter(scored.rule.items())), len(scored.scores)
     if name == "alpha":
         normal = n if scored.odd is None else int((~scored.odd).sum())
-        whose = "if all rows were normal" if scored.odd is None else f"of the {normal:,} normal rows"
+        whose = "if all rows were normal" if scored.odd is None else f"of the {counted(normal, 'normal row')}"
         return (
             f"Of normal rows, on average at most {value:.4g} raise an alarm: here at most "
             f"{value * normal:,.1f} false alarms {whose}."
@@ -193,7 +194,7 @@ def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
     house = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    house.filters.update(shown=_shown, interval=_interval, estimate=_estimate)
+    house.filters.update(shown=_shown, interval=_interval, estimate=_estimate, counted=counted)
     return house.from_string(files("anograd.page").joinpath(TEMPLATE).read_text(encoding="utf-8"))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from anograd import report
 from anograd._version import __version__
 from anograd.data import cells, number_of_rows, rows_at
+from anograd.decide import counted
 from anograd.detectors import Detector
 from anograd.reasons import as_data
 from anograd.serve.limits import MOST_EXPLAINED, MOST_SHOWN, Limits
@@ -63,7 +64,7 @@ def about(detector: Detector, limits: Limits) -> dict[str, Any]:
             "fdr": "share of the alarms that may be false",
             "budget": "rows there is time for: the highest scores",
             **({"costs": "what a false alarm and a miss cost: the line that costs least"} if known else {}),
-            "calibration": f"{m:,} normal rows; {report.smallest_p(m)}",
+            "calibration": f"{counted(m, 'normal row')}; {report.smallest_p(m)}",
             "smallest_p": 1 / (m + 1),
         },
         "limits": {

@@ -12,6 +12,7 @@ from typing import Any, Never
 import numpy as np
 
 from anograd.data import number_of_rows
+from anograd.decide import counted
 from anograd.detectors import Detector
 from anograd.detectors.rows import RAW
 from anograd.serve.limits import Limits
@@ -149,7 +150,7 @@ def _table(rows: list[Any], detector: Detector) -> Rows:
     else:
         for i, row in enumerate(rows):
             if not isinstance(row, list) or len(row) != len(names):
-                given = f"{len(row)} cells" if isinstance(row, list) else "no list"
+                given = counted(len(row), "cell") if isinstance(row, list) else "no list"
                 shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
                 raise Problem(
                     422, f"row {i}, counted from 0, is {given}; wanted is a list of {len(names)}: {shown}"
