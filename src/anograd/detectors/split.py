@@ -68,8 +68,9 @@ def drawn(known: Tensor, validation: float, calibration: float, seed: int) -> tu
     normal = torch.nonzero(~known).ravel()
     n = len(normal)
     if n < 4:
+        others = f"; y marks the other {len(known) - n:,} as known anomalies" if n < len(known) else ""
         raise ValueError(
-            f"n_samples={n} normal rows are too few to fit and to calibrate on: at least 4 are wanted"
+            f"n_samples={n} normal rows are too few to fit and to calibrate on: at least 4 are wanted{others}"
         )
     held_out = size_of_calibration(n, calibration) if calibration else 0
     validating = max(1, round(validation * n)) if validation else 0
