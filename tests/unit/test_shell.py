@@ -46,7 +46,9 @@ class First(Detector):
 def test_labels_that_leave_hardly_a_normal_row() -> None:
     with pytest.raises(ValueError, match=r"1 marks a known anomaly, and it marks all 60 rows; .*: fit\(X\)"):
         First().fit(FRAME, np.ones(60))
-    with pytest.raises(ValueError, match=r"n_samples=1 normal rows .* at least 4 .*; y marks the other 59 as"):
+    with pytest.raises(
+        ValueError, match=r"n_samples=1 normal rows .* at least 4 .*; y marks the other 59 as"
+    ):
         First().fit(FRAME, np.arange(60) > 0)
     with pytest.raises(ValueError, match=r"n_samples=3 normal rows .* are wanted$"):
         First().fit(FRAME[:3])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from torch import nn
 
-from anograd import R2AD2, GradCon
+from anograd import R2AD2, GradCon, Target
 from anograd.stream import score_batch
 
 DRAW = np.random.default_rng(0)
@@ -68,6 +69,17 @@ def test_what_is_no_table_is_refused(detector):
         score_batch(detector, FRAME, row="number")
     with pytest.raises(ValueError, match="seen at fit time, yet now missing"):
         score_batch(detector, FRAME.drop("maker"))
+
+
+def test_a_network_that_was_trained_on_is_refused():
+    frame, net = FRAME.select("size", "weight"), nn.Linear(2, 2)
+    detector = GradCon(target=Target.adopt(net), random_state=0).fit(frame)
+    np.testing.assert_array_equal(
+        score_batch(detector, frame.head(9))["score"], detector.anomaly_score(frame)[:9]
+    )
+    nn.init.zeros_(net.weight)
+    with pytest.raises(ValueError, match="has other weights than when this detector was fitted"):
+        score_batch(detector, frame)
 
 
 def test_rows_of_any_width_are_scored_some_at_once():

@@ -75,7 +75,7 @@ def score_batch(
     scores = np.zeros(0)
     if n:
         X = _columns(table, library, [name for name in names if name in fitted])
-        scores = score_encoded(detector, detector.encoder_.transform(detector, X))
+        scores = score_encoded(detector, torch.cat(list(detector._encode(X))))
     p = detector.calibration_.p_values(scores)
     alarms = detector.calibration_.detect(scores, alpha=alpha).astype(np.int8)
     return _table(library, rows, scores, p, alarms)
