@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import OutlierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -26,7 +26,8 @@ from anograd.data import labels, number_of_rows, to_array
 from anograd.decide import Calibration, check_scores
 from anograd.detectors import checks, golden, saved
 from anograd.detectors.checks import is_number
-from anograd.detectors.explaining import explained
+from anograd.detectors.copies import Copied
+from anograd.detectors.explaining import explained, taken_apart
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import Parts
 from anograd.detectors.precise import at_home, precise
@@ -47,7 +48,7 @@ MOST_USUAL = 512  # normal rows that tell what is usual
 Floats = NDArray[np.float64]
 
 
-class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
     """What all detectors share; a detector adds how it learns and how it scores a batch.
 
     Normal rows are split by the seed into rows to train on, rows to choose the epoch by
@@ -186,9 +187,7 @@ class Detector(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the detector itself, which has learned, with what a verdict refers to."""
         some = rows.take(split.validation[:MOST_USUAL])
         self.made_up_ = golden.made_up(self.encoder_.kind, some)
-        with at_home():
-            read = self._parts().read
-        self.usual_ = torch.from_numpy(self._batched(read, [some])).mean(0)
+        self.usual_ = torch.from_numpy(self._batched(taken_apart(self).read, [some])).mean(0)
         held_out = (rows.take(batch) for batch in torch.split(split.calibration, self._at_once()))
         self._calibrate(self._batched(self._score_batch, held_out))
         self.fitted_by_ = {

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anograd.detectors.parts import Parts
 from anograd.detectors.precise import at_home, precise
 from anograd.detectors.rows import Encoder
 from anograd.explain import Explanation, contributions, nearest, patches, spread
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 NEAREST = 3
 LEAST = 1e-12
+
+
+def taken_apart(detector: Detector) -> Parts:
+    """Return a detector's score taken apart, its groups on the CPU."""
+    with at_home():
+        return detector._parts()
 
 
 def explained(detector: Detector, X: Any, normal: Any, patch: int) -> Explanation:
@@ -40,9 +47,10 @@ def _explained(detector: Detector, X: Any, normal: Any, patch: int) -> Explanati
     expected = _expected(detector, rows, others)
     encoder = detector.encoder_
     with at_home():
-        groups, parts = _groups(encoder, rows, patch).to(device), detector._parts()
+        groups = _groups(encoder, rows, patch).to(device)
     shares, scores = contributions(_in_batches(detector, detector._score_batch), rows, expected, groups)
     features = shares if encoder.table is not None else spread(shares, groups, rows - expected)
+    parts = taken_apart(detector)
     read = _in_batches(detector, parts.read)
     found = read(rows)
     usual = detector.usual_.to(found).expand_as(found)
