@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from anograd.losses import Loss, resolve
 
 # Hooks and stand-ins sit on the module for the length of a forward pass: one thread at a time.
-_FORWARD = threading.RLock()
+FORWARD = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +79,15 @@ class Target:
             raise TypeError(f"the network is a {type(module).__name__}; a torch.nn.Module is wanted")
         return cls(module, resolve(loss), choose_layers(module, layers))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Target:
+        with FORWARD:  # no other thread's stand-ins are copied
+            made = replace(self, module=deepcopy(self.module, memo), loss=deepcopy(self.loss, memo))
+        memo[id(self)] = made
+        return made
+
     def parameters(self) -> dict[str, Tensor]:
         """Return the chosen parameters by name, in order."""
-        with _FORWARD:  # in which stand-ins may be in their place
+        with FORWARD:  # in which stand-ins may be in their place
             named = dict(self.module.named_parameters())
         return pick(named, self.layers)
 
@@ -143,7 +150,7 @@ def forward_pass(target: Target) -> Iterator[None]:
     The fused ones of `nn.TransformerEncoder` set padded positions to zero, and are taken only where no
     gradient is asked for: a row's loss would depend on which parameters were chosen.
     """
-    with _FORWARD, evaluating(target.module):
+    with FORWARD, evaluating(target.module):
         fused = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:

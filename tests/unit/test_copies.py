@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from torch import Tensor, nn
 
 import anograd as ag
@@ -96,3 +97,18 @@ def test_copies_of_detectors_share_the_network_that_was_handed_in() -> None:
     assert copied.target_.module is network is not net
     assert copied.target.module is network
     np.testing.assert_array_equal(copied.anomaly_score(TABLE), detector.anomaly_score(TABLE))
+
+
+def test_a_target_is_copied_between_passes() -> None:
+    """As scikit-learn's clone does with the one that a detector was given."""
+    detector = ag.GradReferences(**adopted(), random_state=0).fit(TABLE)
+    for part in detector.target.module.modules():
+        part.register_forward_pre_hook(dawdle)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(detector.anomaly_score, TABLE[:5])
+        INSIDE.clear()
+        INSIDE.wait(0.2)
+        copied = clone(detector).target
+        other.result()
+    assert all(type(part) is nn.Parameter for part in copied.parameters().values())
+    assert not any(part._forward_hooks for part in copied.module.modules())

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
-from anograd.target import _FORWARD
+from anograd.target import FORWARD
 
 
 class Copied(BaseEstimator):  # type: ignore[misc]
@@ -15,11 +15,11 @@ class Copied(BaseEstimator):  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         made = memo[id(self)] = type(self).__new__(type(self))
-        with _FORWARD:
+        with FORWARD:
             made.__dict__.update(deepcopy(self.__dict__, memo))
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        with _FORWARD:  # which cannot be held until all is pickled
+        with FORWARD:  # which cannot be held until all is pickled
             state: dict[str, Any] = deepcopy(super().__getstate__())
         return state

@@ -16,7 +16,7 @@ from anograd.decide import Calibration
 from anograd.detectors import golden
 from anograd.detectors.checks import plain
 from anograd.detectors.rows import Encoder
-from anograd.target import _FORWARD, Target
+from anograd.target import FORWARD, Target
 from anograd.whole import clear
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ OF_THE_PROCESS = ("progress", "checkpoint")  # parameters that a stored model sa
 
 def save(detector: Detector, folder: str | Path) -> None:
     """Write a fitted detector to a folder, and remove the checkpoint that its fit would have gone on from."""
-    with _FORWARD:  # in which another thread's stand-ins may be in the weights' place
+    with FORWARD:  # in which another thread's stand-ins may be in the weights' place
         described, tensors = detector._state()
     encoder, parameters = detector.encoder_, detector.get_params(deep=False)
     manifest = {

@@ -160,7 +160,7 @@ def _mixed(
         with recording(target, batch[:1], layers, names, autocast) as alone:
             pass
         with recording(target, batch, layers, names, autocast) as tape:
-            gradients = tape.gradients(of=torch.eye(len(batch)).to(tape.loss)[0])
+            gradients = tape.gradients(of=torch.eye(len(batch), device="cpu").to(tape.loss)[0])
         own = _inputs(alone)
         for product, inputs in _inputs(tape).items():
             pairs = [(a[:1], of_one) for a, of_one in zip(inputs, own.get(product, ()), strict=False)]
