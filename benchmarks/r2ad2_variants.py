@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("study", choices=("sketch", "time", "ablation"))
     parser.add_argument("--seeds", help="with commas between; 110,210,310 or, of the ablation, 0,1")
     parser.add_argument("--sets", help="with commas between; by default all of the study")
-    parser.add_argument("--variants", help="with commas between; by default all of the study")
+    parser.add_argument("--variants", help="with semicolons between; by default all of the study")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     arguments = parser.parse_args()
@@ -75,7 +75,7 @@ def main() -> None:
     if unknown := set(sets) - set(known_sets):
         raise SystemExit(f"no set {', '.join(unknown)} in this study: name some of {', '.join(known_sets)}")
     found = {"sketch": sketches, "time": times, "ablation": ablations}[arguments.study](sets, seeds)
-    wanted = arguments.variants.split(",") if arguments.variants else None
+    wanted = arguments.variants.split(";") if arguments.variants else None
     jobs = [
         (key, changes)
         for key, changes in found

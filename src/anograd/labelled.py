@@ -79,9 +79,8 @@ def _marked(X: Any, data: str, label: str, normal: Sequence[str]) -> tuple[Any, 
             raise ValueError(
                 f"--normal {text} does not occur in {label!r}, which holds {_listed(there)}; give one of them"
             )
-    odd = [value for value in there if not any(_means(value, text) for text in normal)]
-    marked = values.is_in(odd) if hasattr(values, "is_in") else np.isin(values, odd)
-    return X, np.asarray(marked, dtype=np.int8)
+    odd = {value for value in there if not any(_means(value, text) for text in normal)}
+    return X, np.fromiter((value in odd for value in values), dtype=np.int8, count=len(values))
 
 
 def read_features(

@@ -158,3 +158,31 @@ def test_a_detector_of_images_takes_the_side_that_double_precision_takes(
     monkeypatch.setattr(type(detector), "_is_steady", lambda self: False)
     assert steadily < 3e-5
     assert farthest() > 3 * steadily
+
+
+def test_a_network_that_goes_another_way_is_copied_anew() -> None:
+    class Tripled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.flag = bent().module, False
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * self.inner(x) if self.flag else self.inner(x)
+
+    target = Target.adopt(Tripled())
+    steady(target, ROWS, ("norm",))
+    target.module.flag = True
+    found = steady(target, ROWS, ("norm", "loss"))
+    exact = per_sample(Target.adopt(copy.deepcopy(target.module).double()), ROWS.double(), ("norm", "loss"))
+    torch.testing.assert_close(found.norm, exact.norm.float())
+    torch.testing.assert_close(found.loss, exact.loss.float())
+
+
+def test_rows_of_whole_numbers_at_a_kink() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(3, 4), nn.Flatten(), nn.ReLU(), nn.Linear(8, 2))
+    net[0].weight.data[1, 2] = 1e-9
+    target = Target.adopt(net, loss=lambda output, x: output.square().sum(1))
+    x = torch.tensor([[0, 1], [2, 2]])
+    exact = per_sample(Target.adopt(copy.deepcopy(net).double(), loss=target.loss), x, ("norm",)).norm
+    torch.testing.assert_close(steady(target, x, ("norm",)).norm, exact.float())

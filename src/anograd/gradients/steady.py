@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from anograd.gradients.coupling import alike
 from anograd.gradients.engine import Fold, PerSample, Reference, per_sample
 from anograd.gradients.sketch import Sketch
 from anograd.target import Target, forward_pass
@@ -54,18 +55,28 @@ def steady(
     how: dict[str, Any] = {"reference": reference, "weight": weight, "fold": fold, "memory": memory}
     if sketch is not None:
         how["sketch"] = sketch
-    found = per_sample(target, x, {*want, "kink"}, **how)
+    found = per_sample(target, x, {*want, "kink", "loss"}, **how)
     assert found.kink is not None
     doubtful = found.kink < NEAR
     if unsure is not None:
         doubtful = doubtful | unsure(found)
     rows = doubtful.nonzero().squeeze(1)
     if len(rows):
-        again = per_sample(doubled(target), x[rows].double(), want, **how)
+        exact = x[rows].double() if x.is_floating_point() else x[rows]
+        again = per_sample(doubled(target), exact, {*want, "loss"}, **how)
+        loss = _loss(found)[rows]
+        if not alike(_loss(again), loss.double(), loss.dtype):  # a flag has changed, not the weights
+            _DOUBLED.pop(target, None)
+            again = per_sample(doubled(target), exact, want, **how)
         for name in want:
             own = getattr(found, name)
             own[rows] = getattr(again, name).to(own.dtype)
     return found
+
+
+def _loss(found: PerSample) -> Tensor:
+    assert found.loss is not None
+    return found.loss
 
 
 _DOUBLED: WeakKeyDictionary[Target, tuple[Any, Target]] = WeakKeyDictionary()
