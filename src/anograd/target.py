@@ -64,7 +64,7 @@ class Target:
         Raises
         ------
         TypeError
-            Where the network is no module.
+            Where the network is no module, or a scripted one.
         ValueError
             When no parameter matches (the names there are get listed) or the loss is unknown.
 
@@ -77,6 +77,12 @@ class Target:
         """
         if not isinstance(module, nn.Module):
             raise TypeError(f"the network is a {type(module).__name__}; a torch.nn.Module is wanted")
+        try:
+            module.get_submodule("")
+        except RuntimeError as error:
+            raise TypeError(
+                "the network is a scripted one, whose layers cannot be looked into: adopt what it was made of"
+            ) from error
         return cls(module, resolve(loss), choose_layers(module, layers))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Target:

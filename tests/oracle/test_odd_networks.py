@@ -212,6 +212,12 @@ def test_a_network_without_shapes_is_refused() -> None:
         Target.adopt(nn.Sequential(nn.LazyLinear(3)))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_network_is_refused() -> None:
+    with pytest.raises(TypeError, match="the network is a scripted one"):
+        Target.adopt(torch.jit.script(nn.Sequential(nn.Linear(4, 4))))
+
+
 class Complex(nn.Module):
     def __init__(self) -> None:
         super().__init__()
