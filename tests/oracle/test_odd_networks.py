@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import DefaultDeviceType, checkpoint
 
@@ -281,3 +283,57 @@ def test_rows_that_are_written_over_only_sometimes() -> None:
     per_sample(target, X)
     assert per_sample(target, x).norm.isfinite().all()
     assert x[6, 0].isnan()
+
+
+class Twice(nn.Module):
+    """Uses its layer twice, writes over what comes out, and multiplies by the weight behind its back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu_(self.layer(self.layer(x).tanh_()))
+        return F.linear(hidden, self.layer.weight) + x
+
+
+class OneByOne(nn.Module):
+    """Has a call for each row, and one for pairs of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row, self.positions = nn.Linear(4, 4), nn.GRU(2, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.cat([self.row(row) for row in x.split(1)])
+        return self.positions(rows.unflatten(1, (2, 2)))[0].flatten(1)
+
+
+BLOCKS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(4, 4),
+    "norm": lambda: nn.LayerNorm(4),
+    "slopes": lambda: nn.PReLU(4),
+    "two names": TwoNames,
+    "sorted": Sorted,
+    "experts": Experts,
+    "checkpointed": lambda: Checkpointed(nn.Linear),
+    "twice": Twice,
+    "one by one": OneByOne,
+}
+
+
+@pytest.mark.usefixtures("without_another_device")
+@given(
+    names=st.lists(st.sampled_from(list(BLOCKS)), min_size=1, max_size=4),
+    shared=st.booleans(),
+    seed=st.integers(0, 2**16),
+    n=st.integers(2, 9),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_blocks_one_after_the_other(names: list[str], shared: bool, seed: int, n: int) -> None:
+    torch.manual_seed(seed)
+    blocks = {name: BLOCKS[name]() for name in dict.fromkeys(names)}
+    net = nn.Sequential(*(blocks[name] if shared else BLOCKS[name]() for name in names)).double().eval()
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.6)
+    agrees(net, torch.randn(n, 4, dtype=torch.float64))
