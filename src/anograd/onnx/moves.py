@@ -53,7 +53,12 @@ def _repeat(writer: Writer, like: Tensor, x: Value, times: Sequence[int]) -> str
 
 @translates("permute")
 def _permute(writer: Writer, like: Tensor, x: Value, order: Sequence[int]) -> str:
-    return writer.add("Transpose", x.name, perm=[axis % len(order) for axis in order])
+    turned = writer.add("Transpose", x.name, perm=[axis % len(order) for axis in order])
+    if like.dtype != torch.float64:
+        return turned
+    # Before 1.26 onnxruntime takes a transposition and the product that follows for one operation, which it
+    # does not have in double precision: something has to stand between them.
+    return writer.add("Reshape", turned, writer.sizes(like.shape))
 
 
 @translates("constant_pad_nd")

@@ -79,7 +79,8 @@ class Writer:
             Of the node.
         """
         names = list(outputs) or [self.name()]
-        made = self.helper.make_node(kind, list(inputs), names, domain=domain, **attributes)
+        # Named, because onnxruntime before 1.24 calls all that it makes of nameless ones the same.
+        made = self.helper.make_node(kind, list(inputs), names, names[0], domain=domain, **attributes)
         self.nodes.append(made)
         return names[0]
 
