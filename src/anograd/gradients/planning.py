@@ -44,7 +44,7 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
     ----------
     target : Target
     x : torch.Tensor, (n, ...), optional
-        Rows like those to come; a few of them are run through the network, two together and each alone.
+        Rows like those to come; a few of them are run through the network, alone and together.
         Without it, the plan goes by the kinds of layers alone and knows no memory for the passes.
     autocast : torch.dtype, optional
         As for `per_sample`.

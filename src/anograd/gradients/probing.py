@@ -93,7 +93,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         graph = graph_of(tape)
         _refuse_old_checkpoints(graph)
         gradients = tape.gradients()
-    _refuse_coupled(target, pairs, autocast)
+    _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast)
     held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
     bytes_a_row = (sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8) // 2
     mixed = _mixed(target, rows[: max(2, ROOM // max(1, bytes_a_row))], layers, names, autocast)
@@ -131,16 +131,18 @@ def _refuse_old_checkpoints(graph: Graph) -> None:
         )
 
 
-def _refuse_coupled(target: Target, pairs: list[Tensor], autocast: torch.dtype | None) -> None:
+def _refuse_coupled(
+    target: Target, pairs: list[Tensor], first: Tensor, together: Tensor, autocast: torch.dtype | None
+) -> None:
+    """Raise ValueError where rows influence each other; the losses of the first row and pair are known."""
     precision = precision_of(target.module, autocast)
 
     def losses(rows: Tensor) -> Tensor:
         return losses_of(target, rows, autocast)
 
-    first = losses(pairs[0][:1])
-    for pair in pairs:
+    for i, pair in enumerate(pairs):
         alone = torch.cat([first, losses(pair[1:])])
-        refuse_coupled_rows(target.module, losses, pair, losses(pair), alone, precision)
+        refuse_coupled_rows(target.module, losses, pair, losses(pair) if i else together, alone, precision)
 
 
 def _mixed(
