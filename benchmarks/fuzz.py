@@ -169,7 +169,7 @@ def _toml(path: Path) -> Callable[[bytes], None]:
     from anograd.bench import pages, plan
     from anograd.cli import config
 
-    commands = typer.main.get_command(cli.app).commands
+    commands = typer.main.get_command(cli.app).every()
     readers = (
         plan.read,
         lambda path: pages.fill_pages(path, check=True),

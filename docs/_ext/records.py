@@ -6,7 +6,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from anograd.cli import FUNCTIONS
+from anograd.cli.app import ABOUT, function
 from anograd.cli.schema import schema
 from anograd.detectors import DETECTORS, Detector
 
@@ -39,15 +39,14 @@ def record(detector: type[Detector]) -> str:
 def commands() -> str:
     """Return a section for each command: what it does, its arguments and options."""
     parts = []
-    for name, function in FUNCTIONS.items():
-        words = (function.__doc__ or "").partition("\n")[0]
+    for name in (name for name in ABOUT if name != "bench"):
         rows = [
             f"| `{', '.join(key.flags) or key.key.upper()}` | {key.info.help} | {_default(key.default)} |"
-            for key in schema(function)
+            for key in schema(function(name))
         ]
         parts += [
             f"### anograd {name}",
-            words,
+            ABOUT[name],
             "\n".join(["| option | what it is | default |", "| --- | --- | --- |", *rows]),
         ]
     return "\n\n".join(parts)

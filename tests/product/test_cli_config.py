@@ -15,7 +15,7 @@ from anograd import cli
 from anograd.cli.config import Configured
 
 COMMANDS = {
-    name: one for name, one in typer.main.get_command(cli.app).commands.items() if isinstance(one, Configured)
+    name: one for name, one in typer.main.get_command(cli.app).every().items() if isinstance(one, Configured)
 }
 pytestmark = pytest.mark.usefixtures("one_thread")
 

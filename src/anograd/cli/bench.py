@@ -15,8 +15,9 @@ from anograd.bench import run as runs
 from anograd.bench.pages import describe, fill_pages
 from anograd.bench.roster import roster
 from anograd.cli.answer import INCOMPLETE, answered, as_json, stopped
-from anograd.cli.app import Commands, argument, option
+from anograd.cli.app import Commands
 from anograd.cli.config import command
+from anograd.cli.options import argument, option
 
 
 class WithDefault(Commands):

@@ -9,7 +9,7 @@ import typer
 from scipy.stats import binomtest
 
 from anograd.cli.answer import answered, warn
-from anograd.cli.app import LABELS, NORMAL, Data, Model, check_normal, option, rate
+from anograd.cli.options import LABELS, NORMAL, Data, Model, check_normal, option, rate
 from anograd.costs import FEWEST
 from anograd.data import number_of_rows
 from anograd.decide import counted

@@ -47,7 +47,7 @@ class Configured(TyperCommand):
         path = _path(args)
         if path is None or ctx.resilient_parsing:
             return super().parse_args(ctx, args)
-        ctx.default_map = read(path, str(ctx.info_name), ctx.parent.command.commands, ctx)
+        ctx.default_map = read(path, str(ctx.info_name), ctx.parent.command.every(), ctx)
         rest = super().parse_args(ctx, [*self._before(ctx, args), *args])
         sources = {name: ctx.get_parameter_source(name) for name in RULES if name in ctx.params}
         if any(source.name == "COMMANDLINE" for source in sources.values()):

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from anograd.cli.answer import answered, as_json
-from anograd.cli.app import option
 from anograd.cli.bar import moving
+from anograd.cli.options import option
 from anograd.demo import Outcome, cancer, digits
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from anograd import report
 from anograd.cli.answer import answered
-from anograd.cli.app import (
+from anograd.cli.options import (
     LABELS,
     NORMAL,
     Alpha,

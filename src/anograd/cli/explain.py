@@ -12,7 +12,7 @@ import typer
 
 from anograd import pictures
 from anograd.cli.answer import answered, as_json
-from anograd.cli.app import NORMAL, Data, Model, check_normal, check_output, option, print_parts
+from anograd.cli.options import NORMAL, Data, Model, check_normal, check_output, option, print_parts
 from anograd.data import cells, check_images, names, number_of_rows, rows_at
 from anograd.detectors import load
 from anograd.explain import Explanation

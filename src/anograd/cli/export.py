@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from anograd.cli.answer import answered
-from anograd.cli.app import Alpha, Model, check_output, chosen_rule, option
+from anograd.cli.options import Alpha, Model, check_output, chosen_rule, option
 from anograd.detectors import load
 from anograd.labelled import read_features
 from anograd.onnx import export as write

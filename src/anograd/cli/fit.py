@@ -18,8 +18,8 @@ import typer
 from anograd import report, store
 from anograd.bench.names import unknown
 from anograd.cli.answer import answered, note, stopped, warn
-from anograd.cli.app import LABELS, NORMAL, Data, check_normal, option
 from anograd.cli.bar import moving
+from anograd.cli.options import LABELS, NORMAL, Data, check_normal, option
 from anograd.data import number_of_rows
 from anograd.decide import counted
 from anograd.detectors import DETECTORS, Detector

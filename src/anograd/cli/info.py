@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from anograd import report, store
 from anograd._version import __version__
 from anograd.cli.answer import answered
-from anograd.cli.app import argument, print_parts
+from anograd.cli.options import argument, print_parts
 from anograd.detectors import DETECTORS
 
 

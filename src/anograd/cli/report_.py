@@ -16,7 +16,7 @@ import typer
 from anograd import report, store
 from anograd._version import __version__
 from anograd.cli.answer import answered, one_answer
-from anograd.cli.app import (
+from anograd.cli.options import (
     LABELS,
     NORMAL,
     Alpha,

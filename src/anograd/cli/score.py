@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from anograd.cli.answer import Misused, answered, note, one_answer
-from anograd.cli.app import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.cli.engine import ENGINE, KEEP, MANY, WORKERS, Engine, score_parts
+from anograd.cli.options import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.decide import asked, counted
 from anograd.stream import score_file
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anograd.cli.app import Model, option
+from anograd.cli.options import Model, option
 from anograd.detectors import load
 
 BACKLOG = 256
