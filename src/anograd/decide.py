@@ -16,6 +16,9 @@ from anograd.costs import Anomalies, pair
 # where in a batch a row stands.
 ROUNDING = 1e-6
 
+# How many calibration scores, and what share of them, tell that rows were calibrated with.
+FEWEST, MOST = 20, 0.9
+
 MORE_ROWS = "hold out more rows (a larger `calibration=`) or call `calibrate(more_normal_rows)`"
 
 
@@ -219,6 +222,52 @@ class Calibration:
                 stacklevel=2,
             )
         return p <= alpha
+
+    def within(self, scores: ArrayLike) -> bool:
+        """Tell whether rows seem to hold those that p values refer to, going by the scores.
+
+        Nine in ten of the calibration scores, and at least 20, stand among them, up to rounding. Rows of
+        which many score alike, such as those of a few levels, tell nothing: new ones score alike, too.
+
+        Parameters
+        ----------
+        scores : array (n,)
+
+        Examples
+        --------
+        >>> normal = Calibration(np.random.default_rng(0).normal(size=99))
+        >>> normal.within([*normal.scores, 5.0]), normal.within(normal.scores + 0.01)
+        (True, False)
+        """
+        own = np.unique(self.scores[np.isfinite(self.scores)])
+        given = np.sort(check_scores(scores, "scores"))
+        given = given[np.isfinite(given)]
+        if len(own) < FEWEST or len(given) < len(own):
+            return False
+        for rounding in (1e-3 * ROUNDING, ROUNDING):  # single precision is coarse where there are many rows
+            apart = np.diff(given) > 4 * rounding * np.abs(given[1:])
+            places = np.searchsorted(given, own)
+            above = given[np.minimum(places, len(given) - 1)]
+            below = given[np.maximum(places - 1, 0)]
+            there = np.minimum(np.abs(above - own), np.abs(own - below)) <= rounding * np.abs(own)
+            if apart.mean() >= MOST and there.mean() >= MOST:
+                return True
+        return False
+
+    def check_new(self, scores: NDArray[np.float64]) -> None:
+        """Warn where rows to calibrate with hold those that p values refer to, and more: perhaps the fit's.
+
+        Parameters
+        ----------
+        scores : ndarray (n,)
+        """
+        if len(scores) > len(self.scores) and self.within(scores):
+            warnings.warn(
+                "these rows hold those that p values referred to before: if the model was fitted to them, "
+                "too, it knows them, they score lower than new normal rows will, and more than alpha of "
+                "those will raise an alarm; calibrate with rows that the model has not seen",
+                stacklevel=3,
+            )
 
     def _discoveries(self, p: NDArray[np.float64], fdr: float) -> NDArray[np.bool_]:
         _check_rate("fdr", fdr)

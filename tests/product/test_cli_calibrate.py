@@ -117,3 +117,11 @@ def test_costs_that_are_none_are_wrong_usage(folder):
     done = call("score", folder / "model", folder / "fit.npy", "-o", "-", "--costs", "50")
     assert done.exit_code == 2
     assert "two numbers above 0, 1e100 at most: 1:50" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_rows_of_the_fit_are_warned_of_and_the_same_new_ones_twice_are_not(folder):
+    seen = "calibrate with rows that the model has not seen"
+    np.save(folder / "week.npy", RNG.normal(size=(99, 3)))
+    assert seen in call("calibrate", folder / "model", folder / "fit.npy", "-o", folder / "other").stderr
+    for _ in range(2):
+        assert "warning" not in call("calibrate", folder / "model", folder / "week.npy").output

@@ -145,6 +145,20 @@ def test_the_page_is_sound_and_says_what_the_detector_says(table, labelled):
     assert all(limit in words for limit in detector.paper.limits)
 
 
+def test_rows_of_the_fit_are_told(table, labelled):
+    """Figures of rows that the model knows are better than those of new ones."""
+    seen = "The rows that p values refer to are among these"
+    told = call("report", table / "model", table / "fit.csv", "--label", "malignant", "-o", table / "f.html")
+    assert "judge it by rows that it has not seen" in told.stderr
+    assert seen in Page((table / "f.html").read_text(encoding="utf-8")).words
+    assert seen not in labelled.words
+    told = [
+        call("evaluate", table / "model", table / file, "--label", "malignant").stderr
+        for file in ("fit.csv", "new.parquet")
+    ]
+    assert ["judge it by rows that it has not seen" in text for text in told] == [True, False]
+
+
 def test_hostile_names_stay_text(table, labelled):
     assert HOSTILE in labelled.words
     strange = table / "<b>&'\"unlabelled.parquet"

@@ -177,3 +177,39 @@ def test_size_of_calibration_in_small():
         size_of_calibration(1, 0.2)
     with pytest.raises(ValueError, match=r"share=1.5 was given"):
         size_of_calibration(100, 1.5)
+
+
+@given(
+    scores=st.lists(st.floats(-1e6, 1e6), min_size=20, max_size=60, unique=True).filter(
+        lambda many: min(np.diff(np.sort(many)) / np.maximum(np.abs(np.sort(many)[1:]), 1e-300)) > 1e-3
+    ),
+    seed=st.integers(0, 99),
+    noise=st.floats(-1, 1),
+)
+def test_rows_calibrated_with_are_known_again_among_others(scores, seed, noise):
+    """In any order, among others, and up to rounding."""
+    rng = np.random.default_rng(seed)
+    calibration = Calibration(np.array(scores))
+    given = np.concatenate([scores, rng.normal(size=200)]) * (1 + 5e-7 * noise)
+    assert calibration.within(rng.permutation(given))
+    assert not calibration.within(given[: len(scores) // 2])
+
+
+@pytest.mark.parametrize("n", [100, 1_000, 100_000])
+def test_new_rows_are_not_taken_for_known_ones(n):
+    rng = np.random.default_rng(n)
+    calibration = Calibration(rng.gamma(2, size=999))
+    assert not calibration.within(rng.gamma(2, size=n))
+    assert not Calibration(rng.gamma(2, size=999).astype(np.float32)).within(rng.gamma(2, size=n))
+
+
+def test_scores_that_many_rows_share_tell_nothing():
+    rng = np.random.default_rng(0)
+    own = rng.integers(0, 50, 500).astype(float)
+    assert not Calibration(own).within(own)
+    assert not Calibration(np.array([np.inf, *range(10)])).within([np.inf, *range(10)])
+
+
+def test_a_large_file_that_holds_the_rows_of_the_fit_is_known():
+    everything = np.random.default_rng(0).gamma(2, size=300_000)
+    assert Calibration(everything[:59_999]).within(everything)

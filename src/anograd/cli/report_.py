@@ -27,6 +27,7 @@ from anograd.cli.options import (
     Model,
     check_normal,
     check_output,
+    check_seen,
     chosen_rule,
     option,
 )
@@ -76,6 +77,8 @@ def report_(
         (None, None) if among is None else read_normal(among, label, normal, fitted, data, texts)
     )
     scored = Scored.by(detector, X, rule, names(data), odd)
+    if odd is not None:
+        check_seen(detector.calibration_, scored.scores, data)
     called = None
     if among is not None and numbers is not None:
         titles = names(among)

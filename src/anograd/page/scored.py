@@ -105,6 +105,11 @@ class Scored:
         return asked(self.rule)
 
     @property
+    def known(self) -> bool:
+        """Tell whether rows seem to be among these that the model was fitted to or calibrated with."""
+        return self.calibration.within(self.scores)
+
+    @property
     def line(self) -> float | None:
         """Return the score from which alarms were raised, None where none was or could be."""
         if "alpha" in self.rule:
