@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from anograd.heap import keep_freed_memory
 from anograd.scale import parts
 from anograd.scale.parts import Done, Part
 from anograd.scale.scorer import Scorer
@@ -109,6 +110,7 @@ class _Actor:
 
     def __init__(self, scorer: Scorer) -> None:
         warnings.simplefilter("ignore", UserWarning)  # the driver has warned
+        keep_freed_memory()
         self.scorer = scorer
         scorer.detector()
 
