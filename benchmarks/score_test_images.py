@@ -4,7 +4,8 @@ Protocol: one model an inlier class, trained on that class's training images (cl
 tested on all test images, the other nine classes being the anomalies. All of a line comes from one fit of
 GradCon's autoencoder without GradCon's constraint, 10 epochs; with ``--method "score test, 100 epochs"`` a
 hundred, all else equal. With ``--method GradCon``, GradCon itself, 5 epochs: one under the constraint costs
-about two plain ones (``training.py``). Run ``python benchmarks/score_test_images.py``; finished runs are not
+about two plain ones (``training.py``). With ``--method "whole Fisher"`` the same networks as the score test's,
+and all of F instead of its diagonal, of a projection of the first decoder kernel's gradient. Run ``python benchmarks/score_test_images.py``; finished runs are not
 repeated.
 """
 
@@ -21,13 +22,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import record
-from anograd import GradCon, GradScoreTest
+from anograd import GradCon, GradScoreTest, Target
 from anograd.bench import sets
 
 NAME = "score_test_images"
 SETS = ("mnist", "cifar10", "fashion_mnist")
 LONG = "score test, 100 epochs"
-EPOCHS = {"score test": 10, LONG: 100, "GradCon": 5}
+WHOLE = "whole Fisher"
+EPOCHS = {"score test": 10, LONG: 100, "GradCon": 5, WHOLE: 10}
 READ_AT_ONCE = 256
 Images = NDArray[np.uint8]
 
@@ -56,7 +58,7 @@ def main() -> None:
 def run(name: str, inlier: int, seed: int, method: str) -> dict[str, Any]:
     data = sets.load(name)
     normal, test, odd = data.rows[data.kinds == inlier], data.test, data.test_kinds != inlier
-    measure = gradcon if method == "GradCon" else score_test
+    measure = {"GradCon": gradcon, WHOLE: whole_fisher}.get(method, score_test)
     found, scores = measure(normal, test, seed, EPOCHS[method])
     # How much of what varies is reconstructed: 1 where a network has collapsed to one constant image.
     variance = np.var(normal / 255.0, axis=0).mean()
@@ -88,6 +90,43 @@ def score_test(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[
     np.testing.assert_allclose(detector.anomaly_score(x_test[:64]), scores["score"][:64], rtol=1e-4)
     scores["twin"] = detector.twin_score(x_test)
     return _of_fit(detector, epochs, seconds), scores
+
+
+def whole_fisher(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[dict[str, Any], Any]:
+    common: dict[str, Any] = {"calibration": 0.0, "device": "cpu", "random_state": seed}
+    fitted = GradScoreTest(epochs=epochs, patience=None, **common)
+    began = time.perf_counter()
+    fitted.fit(normal)
+    own = fitted.target_
+    target = Target.adopt(own.module, loss=own.loss, layers="up.0.weight")
+    images = normal.astype(np.float32).reshape(len(normal), *fitted.encoder_.shape) / 255
+    detector = GradScoreTest(
+        target=target, fisher="projected", direction=False, size=2048, ridge=1e-4, **common
+    )
+    detector.fit(images)
+    seconds = time.perf_counter() - began
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("loss", "statistic", "inputs", "g", "i", "l")}
+    rows = torch.from_numpy(x_test.astype(np.float32) / 255).reshape(len(x_test), *fitted.encoder_.shape)
+    with torch.no_grad():
+        for piece in torch.split(rows, READ_AT_ONCE):
+            read, shown = detector._read(piece, detector.score_), detector._shown(piece)
+            statistic = detector.score_.statistic(read.values.double())
+            inputs = detector.twin_.statistic(shown.values.double())
+            values = {
+                "loss": read.loss.double(), "statistic": statistic, "inputs": inputs,
+                "g": detector.score_.of_gradient(statistic), "i": detector.twin_.of_gradient(inputs),
+                "l": detector.score_.of_loss(read.loss.double()),
+            }  # fmt: skip
+            for name, value in values.items():
+                parts[name].append(value)
+    found = {name: torch.cat(part).numpy() for name, part in parts.items()}
+    g, i, l = (found[name] for name in "gil")
+    np.testing.assert_allclose(detector.anomaly_score(rows[:64].numpy()), (g + l)[:64], rtol=1e-4)
+    scores = {
+        "reconstruction": found["loss"], "statistic": found["statistic"], "score": g + l, "twin": i + l,
+        "twin_statistic": found["inputs"], "both_statistics": g + i, "both_and_error": g + i + l,
+    }  # fmt: skip
+    return _of_fit(fitted, epochs, seconds), scores
 
 
 def gradcon(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[dict[str, Any], Any]:
