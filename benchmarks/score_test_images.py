@@ -3,10 +3,10 @@
 Protocol: one model an inlier class, trained on that class's training images (clean regime, no labels),
 tested on all test images, the other nine classes being the anomalies. All of a line comes from one fit of
 GradCon's autoencoder without GradCon's constraint, 10 epochs; with ``--method "score test, 100 epochs"`` a
-hundred, all else equal. With ``--method GradCon``, GradCon itself, 5 epochs: one under the constraint costs
-about two plain ones (``training.py``). With ``--method "whole Fisher"`` the same networks as the score test's,
-and all of F instead of its diagonal, of a projection of the first decoder kernel's gradient. Run ``python benchmarks/score_test_images.py``; finished runs are not
-repeated.
+hundred, all else equal. With ``--method "whole Fisher"`` the same networks, and all of F instead of its
+diagonal, of a projection of the first decoder kernel's gradient. With ``--method GradCon``, GradCon itself, 5
+epochs: one under the constraint costs about two plain ones (``training.py``). Run ``python
+benchmarks/score_test_images.py``; finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -99,14 +99,12 @@ def whole_fisher(normal: Images, x_test: Images, seed: int, epochs: int) -> tupl
     fitted.fit(normal)
     own = fitted.target_
     target = Target.adopt(own.module, loss=own.loss, layers="up.0.weight")
-    images = normal.astype(np.float32).reshape(len(normal), *fitted.encoder_.shape) / 255
-    detector = GradScoreTest(
-        target=target, fisher="projected", direction=False, size=2048, ridge=1e-4, **common
-    )
-    detector.fit(images)
+    settings: dict[str, Any] = {"fisher": "projected", "direction": False, "size": 2048, "ridge": 1e-4}
+    detector = GradScoreTest(target=target, **settings, **common)
+    detector.fit(fitted.encoder_.transform(fitted, normal).numpy())
     seconds = time.perf_counter() - began
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("loss", "statistic", "inputs", "g", "i", "l")}
-    rows = torch.from_numpy(x_test.astype(np.float32) / 255).reshape(len(x_test), *fitted.encoder_.shape)
+    parts: dict[str, list[Tensor]] = {}
+    rows = fitted.encoder_.transform(fitted, x_test)
     with torch.no_grad():
         for piece in torch.split(rows, READ_AT_ONCE):
             read, shown = detector._read(piece, detector.score_), detector._shown(piece)
@@ -115,16 +113,17 @@ def whole_fisher(normal: Images, x_test: Images, seed: int, epochs: int) -> tupl
             values = {
                 "loss": read.loss.double(), "statistic": statistic, "inputs": inputs,
                 "g": detector.score_.of_gradient(statistic), "i": detector.twin_.of_gradient(inputs),
-                "l": detector.score_.of_loss(read.loss.double()),
+                "error": detector.score_.of_loss(read.loss.double()),
             }  # fmt: skip
             for name, value in values.items():
-                parts[name].append(value)
+                parts.setdefault(name, []).append(value)
     found = {name: torch.cat(part).numpy() for name, part in parts.items()}
-    g, i, l = (found[name] for name in "gil")
-    np.testing.assert_allclose(detector.anomaly_score(rows[:64].numpy()), (g + l)[:64], rtol=1e-4)
+    g, i, error = (found[name] for name in ("g", "i", "error"))
+    np.testing.assert_allclose(detector.anomaly_score(rows[:64].numpy()), (g + error)[:64], rtol=1e-4)
     scores = {
-        "reconstruction": found["loss"], "statistic": found["statistic"], "score": g + l, "twin": i + l,
-        "twin_statistic": found["inputs"], "both_statistics": g + i, "both_and_error": g + i + l,
+        "reconstruction": found["loss"], "statistic": found["statistic"], "score": g + error,
+        "twin": i + error, "twin_statistic": found["inputs"], "both_statistics": g + i,
+        "both_and_error": g + i + error,
     }  # fmt: skip
     return _of_fit(fitted, epochs, seconds), scores
 
