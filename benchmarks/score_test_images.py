@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import record
-from anograd import GradCon, GradScoreTest, Target
+from anograd import GradCon, GradScoreTest
 from anograd.bench import sets
 
 NAME = "score_test_images"
@@ -93,18 +93,15 @@ def score_test(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[
 
 
 def whole_fisher(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[dict[str, Any], Any]:
-    common: dict[str, Any] = {"calibration": 0.0, "device": "cpu", "random_state": seed}
-    fitted = GradScoreTest(epochs=epochs, patience=None, **common)
+    detector = GradScoreTest(
+        fisher="projected", direction=False, size=2048, ridge=1e-4, layers="up.0.weight", epochs=epochs,
+        patience=None, calibration=0.0, device="cpu", random_state=seed,
+    )  # fmt: skip
     began = time.perf_counter()
-    fitted.fit(normal)
-    own = fitted.target_
-    target = Target.adopt(own.module, loss=own.loss, layers="up.0.weight")
-    settings: dict[str, Any] = {"fisher": "projected", "direction": False, "size": 2048, "ridge": 1e-4}
-    detector = GradScoreTest(target=target, **settings, **common)
-    detector.fit(fitted.encoder_.transform(fitted, normal).numpy())
+    detector.fit(normal)
     seconds = time.perf_counter() - began
     parts: dict[str, list[Tensor]] = {}
-    rows = fitted.encoder_.transform(fitted, x_test)
+    rows = detector.encoder_.transform(detector, x_test)
     with torch.no_grad():
         for piece in torch.split(rows, READ_AT_ONCE):
             read, shown = detector._read(piece, detector.score_), detector._shown(piece)
@@ -119,13 +116,13 @@ def whole_fisher(normal: Images, x_test: Images, seed: int, epochs: int) -> tupl
                 parts.setdefault(name, []).append(value)
     found = {name: torch.cat(part).numpy() for name, part in parts.items()}
     g, i, error = (found[name] for name in ("g", "i", "error"))
-    np.testing.assert_allclose(detector.anomaly_score(rows[:64].numpy()), (g + error)[:64], rtol=1e-4)
+    np.testing.assert_allclose(detector.anomaly_score(x_test[:64]), (g + error)[:64], rtol=1e-4)
     scores = {
         "reconstruction": found["loss"], "statistic": found["statistic"], "score": g + error,
         "twin": i + error, "twin_statistic": found["inputs"], "both_statistics": g + i,
         "both_and_error": g + i + error,
     }  # fmt: skip
-    return _of_fit(fitted, epochs, seconds), scores
+    return _of_fit(detector, epochs, seconds), scores
 
 
 def gradcon(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[dict[str, Any], Any]:

@@ -69,6 +69,7 @@ def test_wrong_parameters_of_all(kind: Any, parameters: dict[str, Any], message:
         (GradScoreTest(ridge=float("inf")), "ridge=inf must be above 0"),
         (GradScoreTest(ridge="auto"), r"ridge='auto' must be above 0: 0\.001 suits most"),
         (GradScoreTest(size=0), "size=0 must be 1 or more"),
+        (GradScoreTest(layers="decoder.*"), r"layers='decoder\.\*' matches no parameter.*up\.0\.weight"),
         (GradSubspace(size=0), "size=0 must be 1 or more"),
         (GradSubspace(size=None), "size=None must be 1 or more"),
         (GradSubspace(explained=1.5), r"explained=1\.5 is a share: 0 to below 1"),
@@ -158,6 +159,28 @@ def test_the_statistic_without_gradients_is_that_of_built_ones(direction: bool) 
     torch.testing.assert_close(expanded, compared, rtol=1e-12, atol=0)
     torch.testing.assert_close(losses, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(detector._statistics(rows)[0], expanded, rtol=0, atol=0)
+
+
+def test_chosen_layers_are_read_as_of_a_network_that_is_handed_in(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"fisher": "projected", "direction": False, "size": 6, "random_state": 0}
+    images = RNG.random((40, 8, 8)).astype(np.float32)
+    detector = GradScoreTest(layers="up.0.weight", epochs=1, **settings).fit(images)
+    assert detector.target_.layers == ("up.0.weight",)
+    own = Target.adopt(detector.target_.module, loss=detector.target_.loss, layers="up.0.weight")
+    rows = detector.encoder_.transform(detector, images).numpy()
+    handed = GradScoreTest(target=own, **settings).fit(rows)
+    np.testing.assert_array_equal(detector.features(images), handed.features(rows))
+    found = detector.anomaly_score(images)
+    every = GradScoreTest(epochs=1, **settings).fit(images)
+    assert every.target_.layers[0] == "up.0.weight"
+    assert len(every.target_.layers) > 1
+    assert not np.allclose(every.anomaly_score(images), found)
+    detector.save(tmp_path / "model")
+    np.testing.assert_array_equal(ag.load(tmp_path / "model").anomaly_score(images), found)
+    with pytest.raises(ValueError, match=r"handed in say it there: target=Target\.adopt\(net, layers='up\.0"):
+        GradScoreTest(target=own, layers="up.0.weight").fit(rows)
+    with pytest.raises(TypeError, match=r"layers=\['up\.0\.weight'\] was given: write a name or pattern"):
+        GradScoreTest(layers=["up.0.weight"]).fit(images)  # type: ignore[arg-type]
 
 
 def test_gradients_that_hardly_differ_are_compared_themselves() -> None:

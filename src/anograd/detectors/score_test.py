@@ -42,6 +42,9 @@ class GradScoreTest(PostHocDetector):
         Added to F, in units of its mean diagonal entry.
     size : int, default 32
         Numbers kept of each parameter's gradient where it is projected.
+    layers : str, optional
+        Which parameters are read of a network that is trained here, as a name or a pattern, such as
+        "up.0.weight", its decoder's first; left out, all the decoder's kernels.
     target : {"auto", "cae", "vae", "dense"} or Target, default "auto"
     hidden : sequence of int, optional
     epochs : int, default 100
@@ -81,7 +84,6 @@ class GradScoreTest(PostHocDetector):
     array([False,  True])
     """
 
-    read: ClassVar[str] = DECODER
     paper: ClassVar[Paper] = Paper(
         title="Model-agnostic out-of-distribution detection using combined statistical tests",
         authors="Federico Bergamin, Pierre-Alexandre Mattei, Jakob D. Havtorn, Hugo Senetaire, Hugo Schmutz, "
@@ -111,6 +113,7 @@ class GradScoreTest(PostHocDetector):
         typicality: bool = False,
         ridge: float = 1e-3,
         size: int = 32,
+        layers: str | None = None,
         target: str | Target = "auto",
         hidden: Sequence[int] | None = None,
         epochs: int = 100,
@@ -138,12 +141,18 @@ class GradScoreTest(PostHocDetector):
         self.typicality = typicality
         self.ridge = ridge
         self.size = size
+        self.layers = layers
 
     @classmethod
     def as_published(cls, **changes: Any) -> Self:
         """Return a detector with gradients as they are and typicality; `changes` override them by name."""
         published: dict[str, Any] = {"fisher": "diagonal", "direction": False, "typicality": True}
         return cls(**{**published, **changes})
+
+    @property
+    def read(self) -> str:  # type: ignore[override]
+        """Tell which parameters are read of a network that is trained here."""
+        return self.layers or DECODER
 
     @property
     def unit(self) -> bool:  # type: ignore[override]
@@ -160,6 +169,15 @@ class GradScoreTest(PostHocDetector):
         checks.one_of(self, "fisher", ("diagonal", "projected"))
         checks.count(self, "size")
         checks.above_zero(self, "ridge", "0.001 suits most")
+        if self.layers is not None and not isinstance(self.layers, str):
+            raise TypeError(
+                f"layers={self.layers!r} was given: write a name or pattern, such as 'up.0.weight'"
+            )
+        if self.layers is not None and isinstance(self.target, Target):
+            raise ValueError(
+                f"layers={self.layers!r} is for a network that is trained here; of one that is handed in say "
+                f"it there: target=Target.adopt(net, layers={self.layers!r})"
+            )
 
     def _score_batch(self, rows: Tensor) -> Tensor:
         if self.fisher == "projected":
