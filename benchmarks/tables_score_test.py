@@ -16,13 +16,20 @@ COLUMNS = (
     ("score test", "reconstruction"), ("score test", "statistic"), ("score test", "score"),
     ("score test", "twin"), ("GradCon", "score"),
 )  # fmt: skip
+WHOLE_COLUMNS = (
+    (score_test_images.WHOLE, "reconstruction"), ("score test", "score"), ("score test", "twin"),
+    *((score_test_images.WHOLE, score) for score in (
+        "statistic", "score", "twin_statistic", "twin", "both_statistics", "both_and_error",
+    )),
+)  # fmt: skip
+CLASSES = 10
 COLLAPSED = 1.0  # of the error of the mean image
 
 
 def table() -> str:
     """Reconstruction, statistic, score, twin and GradCon, a line a class and a mean a data set."""
     lines = latest(score_test_images.NAME, ("data", "inlier", "seed", "method"))
-    lines = [line for line in lines if line["method"] != score_test_images.LONG]
+    lines = [line for line in lines if line["method"] in ("score test", "GradCon")]
     if not lines:
         return "Not measured yet."
     rows = []
@@ -88,6 +95,35 @@ def longer() -> str:
     return "\n\n".join([markdown(head, rows), origin(long)])
 
 
+def whole() -> str:
+    """Return what all of F brings beside its diagonal, of the same classes and seeds, a line a data set."""
+    lines = latest(score_test_images.NAME, ("data", "inlier", "seed", "method"))
+    found = [line for line in lines if line["method"] == score_test_images.WHOLE]
+    if not found:
+        return "Not measured yet."
+    run = Counter((line["data"], line["seed"]) for line in found)
+    found = [line for line in found if run[line["data"], line["seed"]] == CLASSES]
+    pairs = {(line["data"], line["inlier"], line["seed"]) for line in found}
+    rows = []
+    for data, title in SETS.items():
+        of_data = [line for line in lines if (line["data"], line["inlier"], line["seed"]) in pairs]
+        of_data = [line for line in of_data if line["data"] == data]
+        if not of_data:
+            continue
+        means = [
+            statistics.mean(line[f"auroc_{score}"] for line in of_data if line["method"] == method)
+            for method, score in WHOLE_COLUMNS
+        ]
+        seeds = len({line["seed"] for line in of_data})
+        rows.append([title, str(seeds), *map(_cell, means), PUBLISHED[data]])
+    head = (
+        "data set", "seeds", "reconstruction", "diagonal: score", "its twin", "all of F: statistic alone",
+        "score", "inputs' statistic alone", "twin", "both statistics", "both and the error",
+        "GradCon, published",
+    )  # fmt: skip
+    return "\n\n".join([markdown(head, rows), origin(found)])
+
+
 def _of(lines: Sequence[Line], inlier: int, method: str) -> list[Line]:
     return [line for line in lines if line["inlier"] == inlier and line["method"] == method]
 
@@ -106,4 +142,4 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-TABLES = {"score-test-images": table, "score-test-longer": longer}
+TABLES = {"score-test-images": table, "score-test-longer": longer, "score-test-whole": whole}

@@ -183,6 +183,31 @@ def test_chosen_layers_are_read_as_of_a_network_that_is_handed_in(tmp_path: Path
         GradScoreTest(layers=["up.0.weight"]).fit(images)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("fisher", ["diagonal", "projected"])
+def test_inputs_are_a_third_surprise(fisher: str, tmp_path: Path) -> None:
+    """What they add is what the twin has beside the loss; known apart, they explain the score, too."""
+    settings: dict[str, Any] = {"fisher": fisher, "size": 16, "epochs": 2, "random_state": 0}
+    detector = GradScoreTest(inputs=True, **settings).fit(TABLE)
+    without = GradScoreTest(**settings).fit(TABLE)
+    rows = 3 * TABLE
+    loss = torch.from_numpy(without.features(rows)[:, 0])
+    of_loss = without.score_.of_loss(loss).numpy()
+    found = detector.anomaly_score(rows)
+    np.testing.assert_allclose(
+        found, without.anomaly_score(rows) + without.twin_score(rows) - of_loss, rtol=1e-6
+    )
+    np.testing.assert_array_equal(detector.twin_score(rows), without.twin_score(rows))
+    parts, (encoded,) = detector._parts(), detector._encode(rows)
+    read = parts.read(encoded)
+    assert parts.names == ("loss", *detector.target_.layers, "inputs")
+    assert len(parts.groups) == read.shape[1]
+    np.testing.assert_allclose(parts.score(read).numpy(), found, rtol=1e-6)
+    detector.save(tmp_path / "model")
+    np.testing.assert_array_equal(ag.load(tmp_path / "model").anomaly_score(rows), found)
+    with pytest.raises(ValueError, match=r"GradScoreTest\(inputs=True\) cannot be written as ONNX"):
+        ag.export(detector, tmp_path / "model.onnx")
+
+
 def test_gradients_that_hardly_differ_are_compared_themselves() -> None:
     """Of squares that are alike in all but their last digits the difference would be rounding."""
     detector = GradScoreTest(epochs=1, random_state=0).fit(TABLE)

@@ -53,6 +53,11 @@ def check_kind(detector: Any) -> None:
             f"{type(detector).__name__} cannot be written as ONNX: GradCon, R2AD2 and all other detectors "
             f"that `anograd info` lists can"
         )
+    if isinstance(detector, GradScoreTest) and detector.inputs:
+        raise ValueError(
+            "GradScoreTest(inputs=True) cannot be written as ONNX, as what layers read is not in the graph: "
+            "fit one with inputs=False"
+        )
 
 
 def _gradcon(detector: GradCon, rows: Tensor) -> Score:
