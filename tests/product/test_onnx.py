@@ -53,6 +53,8 @@ MADE = {
     "GradScoreTest cae": (ag.GradScoreTest(**FEW), IMAGES),
     "GradScoreTest vae": (ag.GradScoreTest(**FEW, target="vae"), IMAGES),
     "GradScoreTest": (ag.GradScoreTest(**FEW), TABLE),
+    "GradScoreTest images": (ag.GradScoreTest.for_images(**FEW), IMAGES),
+    "GradScoreTest inputs": (ag.GradScoreTest(**FEW, inputs=True), TABLE),
     "GradScoreTest projected": (ag.GradScoreTest(**FEW, fisher="projected"), TABLE),
     "GradSubspace": (ag.GradSubspace(**FEW), TABLE),
     "GradNeighbours": (ag.GradNeighbours(**FEW), TABLE),

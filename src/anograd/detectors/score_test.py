@@ -156,7 +156,7 @@ class GradScoreTest(PostHocDetector):
 
     @classmethod
     def for_images(cls, **changes: Any) -> Self:
-        """Return a detector with what ranks images best, `changes` overriding it by name.
+        """Return a detector for images, which ranks them better than the defaults; `changes` override it.
 
         All of F, of a projection of the first decoder kernel's gradient to 2,048 numbers, and the same of
         the kernel's inputs. Chosen on Fashion-MNIST; docs/benchmarks.md has what it brings there and

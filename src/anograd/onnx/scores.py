@@ -43,7 +43,10 @@ def score_of(detector: Detector, rows: Tensor) -> Score:
     if isinstance(detector, R2AD2):
         return _r2ad2(detector, rows)
     assert isinstance(detector, PostHocDetector)
-    return _post_hoc(detector, rows)
+    of_gradient = _post_hoc(detector, rows)
+    if isinstance(detector, GradScoreTest) and detector.inputs:
+        return lambda x: of_gradient(x) + detector._surprise_of_inputs(detector._shown(x).values)
+    return of_gradient
 
 
 def check_kind(detector: Any) -> None:
@@ -52,11 +55,6 @@ def check_kind(detector: Any) -> None:
         raise ValueError(
             f"{type(detector).__name__} cannot be written as ONNX: GradCon, R2AD2 and all other detectors "
             f"that `anograd info` lists can"
-        )
-    if isinstance(detector, GradScoreTest) and detector.inputs:
-        raise ValueError(
-            "GradScoreTest(inputs=True) cannot be written as ONNX, as what layers read is not in the graph: "
-            "fit one with inputs=False"
         )
 
 
