@@ -254,14 +254,16 @@ class Calibration:
                 return True
         return False
 
-    def check_new(self, scores: NDArray[np.float64]) -> None:
-        """Warn where rows to calibrate with hold those that p values refer to, and more: perhaps the fit's.
+    def check_new(self, scores: NDArray[np.float64], fitted: int) -> None:
+        """Warn where rows to calibrate with may be those of the fit: as many, and p values' own among them.
 
         Parameters
         ----------
         scores : ndarray (n,)
+        fitted : int
+            Normal rows that the fit was given, these held-out ones among them.
         """
-        if len(scores) > len(self.scores) and self.within(scores):
+        if len(scores) >= max(fitted, len(self.scores) + 1) and self.within(scores):
             warnings.warn(
                 "these rows hold those that p values referred to before: if the model was fitted to them, "
                 "too, it knows them, they score lower than new normal rows will, and more than alpha of "

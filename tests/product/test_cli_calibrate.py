@@ -125,3 +125,5 @@ def test_rows_of_the_fit_are_warned_of_and_the_same_new_ones_twice_are_not(folde
     assert seen in call("calibrate", folder / "model", folder / "fit.npy", "-o", folder / "other").stderr
     for _ in range(2):
         assert "warning" not in call("calibrate", folder / "model", folder / "week.npy").output
+    np.save(folder / "weeks.npy", np.concatenate([np.load(folder / "week.npy"), RNG.normal(size=(50, 3))]))
+    assert "warning" not in call("calibrate", folder / "model", folder / "weeks.npy").output

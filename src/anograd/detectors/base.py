@@ -244,8 +244,7 @@ class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
                 "anomalies alone do not tell how common they are: calibrate(anomalies=rows, prevalence=0.01)"
             )
         normal = self.calibration_.scores if X is None else self.anomaly_score(X)
-        if X is not None:
-            self.calibration_.check_new(normal)
+        self.calibration_.check_new(normal, sum(self.split_.values()))
         known = self.calibration_.anomalies
         if odd is not None:
             known = Anomalies(odd, len(odd) / (len(odd) + len(normal)) if prevalence is None else prevalence)
