@@ -93,10 +93,9 @@ def score_test(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[
 
 
 def whole_fisher(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[dict[str, Any], Any]:
-    detector = GradScoreTest(
-        fisher="projected", direction=False, size=2048, ridge=1e-4, layers="up.0.weight", epochs=epochs,
-        patience=None, calibration=0.0, device="cpu", random_state=seed,
-    )  # fmt: skip
+    detector = GradScoreTest.for_images(
+        epochs=epochs, patience=None, calibration=0.0, device="cpu", random_state=seed
+    )
     began = time.perf_counter()
     detector.fit(normal)
     seconds = time.perf_counter() - began
@@ -116,7 +115,7 @@ def whole_fisher(normal: Images, x_test: Images, seed: int, epochs: int) -> tupl
                 parts.setdefault(name, []).append(value)
     found = {name: torch.cat(part).numpy() for name, part in parts.items()}
     g, i, error = (found[name] for name in ("g", "i", "error"))
-    np.testing.assert_allclose(detector.anomaly_score(x_test[:64]), (g + error)[:64], rtol=1e-4)
+    np.testing.assert_allclose(detector.anomaly_score(x_test[:64]), (g + i + error)[:64], rtol=1e-4)
     scores = {
         "reconstruction": found["loss"], "statistic": found["statistic"], "score": g + error,
         "twin": i + error, "twin_statistic": found["inputs"], "both_statistics": g + i,

@@ -28,7 +28,7 @@ COLLAPSED = 1.0  # of the error of the mean image
 
 def table() -> str:
     """Reconstruction, statistic, score, twin and GradCon, a line a class and a mean a data set."""
-    lines = latest(score_test_images.NAME, ("data", "inlier", "seed", "method"))
+    lines = _lines()
     lines = [line for line in lines if line["method"] in ("score test", "GradCon")]
     if not lines:
         return "Not measured yet."
@@ -62,7 +62,7 @@ def table() -> str:
 
 def longer() -> str:
     """Return what a hundred epochs bring beside ten, of the same classes and seeds, a line a data set."""
-    lines = latest(score_test_images.NAME, ("data", "inlier", "seed", "method"))
+    lines = _lines()
     long = [line for line in lines if line["method"] == score_test_images.LONG]
     if not long:
         return "Not measured yet."
@@ -70,11 +70,7 @@ def longer() -> str:
     run = Counter((line["data"], line["seed"]) for line in long)
     most = {data: max(count for (of, _), count in run.items() if of == data) for data, _ in run}
     long = [line for line in long if run[line["data"], line["seed"]] == most[line["data"]]]
-    pairs = {(line["data"], line["inlier"], line["seed"]) for line in long}
-    short = [
-        line for line in lines
-        if line["method"] == "score test" and (line["data"], line["inlier"], line["seed"]) in pairs
-    ]  # fmt: skip
+    short = [line for line in _beside(long, lines) if line["method"] == "score test"]
     rows = []
     for data, title in SETS.items():
         for label, found in (("10", short), ("100", long)):
@@ -97,17 +93,15 @@ def longer() -> str:
 
 def whole() -> str:
     """Return what all of F brings beside its diagonal, of the same classes and seeds, a line a data set."""
-    lines = latest(score_test_images.NAME, ("data", "inlier", "seed", "method"))
+    lines = _lines()
     found = [line for line in lines if line["method"] == score_test_images.WHOLE]
     if not found:
         return "Not measured yet."
     run = Counter((line["data"], line["seed"]) for line in found)
     found = [line for line in found if run[line["data"], line["seed"]] == CLASSES]
-    pairs = {(line["data"], line["inlier"], line["seed"]) for line in found}
-    rows = []
+    both, rows = _beside(found, lines), []
     for data, title in SETS.items():
-        of_data = [line for line in lines if (line["data"], line["inlier"], line["seed"]) in pairs]
-        of_data = [line for line in of_data if line["data"] == data]
+        of_data = [line for line in both if line["data"] == data]
         if not of_data:
             continue
         means = [
@@ -122,6 +116,16 @@ def whole() -> str:
         "GradCon, published",
     )  # fmt: skip
     return "\n\n".join([markdown(head, rows), origin(found)])
+
+
+def _lines() -> list[Line]:
+    return latest(score_test_images.NAME, ("data", "inlier", "seed", "method"))
+
+
+def _beside(found: Sequence[Line], lines: Sequence[Line]) -> list[Line]:
+    """Return the lines, of any method, of the same data, classes and seeds."""
+    runs = {(line["data"], line["inlier"], line["seed"]) for line in found}
+    return [line for line in lines if (line["data"], line["inlier"], line["seed"]) in runs]
 
 
 def _of(lines: Sequence[Line], inlier: int, method: str) -> list[Line]:

@@ -39,14 +39,16 @@ def record(detector: type[Detector]) -> str:
 def commands() -> str:
     """Return a section for each command: what it does, its arguments and options."""
     parts = []
-    for name in (name for name in ABOUT if name != "bench"):
+    for name, about in ABOUT.items():
+        if name == "bench":  # which has commands of its own, and a page
+            continue
         rows = [
             f"| `{', '.join(key.flags) or key.key.upper()}` | {key.info.help} | {_default(key.default)} |"
             for key in schema(function(name))
         ]
         parts += [
             f"### anograd {name}",
-            ABOUT[name],
+            about,
             "\n".join(["| option | what it is | default |", "| --- | --- | --- |", *rows]),
         ]
     return "\n\n".join(parts)

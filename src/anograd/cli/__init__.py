@@ -12,6 +12,7 @@ try:
     import typer as typer
 
     from anograd.cli.app import app as app
+    from anograd.heap import keep_freed_memory
 except ImportError as error:
     if error.name not in ("rich", "typer"):
         raise
@@ -24,4 +25,5 @@ except KeyboardInterrupt:  # loading takes a moment
 
 def main() -> None:
     """Run the command line."""
+    keep_freed_memory()
     app()

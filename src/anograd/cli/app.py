@@ -12,7 +12,6 @@ from typer.core import TyperCommand, TyperGroup
 from anograd._version import __version__
 from anograd.cli.answer import ending
 from anograd.cli.config import command
-from anograd.heap import keep_freed_memory
 
 CODES = """
 Exit codes: 0 done; 1 an error, said in one line; 2 wrong usage; 3 bench: some cells failed;
@@ -91,7 +90,6 @@ class Listed(Commands):
 
 
 def _loaded(name: str) -> Any:
-    keep_freed_memory()
     if name == "bench":
         group = typer.main.get_group(import_module("anograd.cli.bench").app)
         group.name = name

@@ -20,10 +20,10 @@ from anograd.cli.options import (
     Fdr,
     Model,
     check_output,
-    check_seen,
     chosen_rule,
     option,
     print_parts,
+    warn_of_known,
 )
 from anograd.costs import least
 from anograd.data import labels
@@ -63,7 +63,8 @@ def evaluate(
     X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
     scores = detector.anomaly_score(X)
     calibration = detector.calibration_
-    check_seen(calibration, scores, data)
+    if calibration.within(scores):
+        warn_of_known(data)
     found = judge(scores, odd, calibration.detect(scores, **rule))
     twin = ranking(detector.twin_score(X), odd) if hasattr(detector, "twin_score") else None
     shares = {name: getattr(found, name) for name in ("precision", "recall", "false_alarm_rate")}

@@ -7,14 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from anograd import report, store
 from anograd.cli.answer import warn
 from anograd.costs import pair
-from anograd.decide import Calibration
 from anograd.files import IMAGE_ENDINGS, parquet_files
 
 
@@ -132,22 +129,18 @@ def check_output(output: str, example: str, *read: str | Path | None, piped: boo
     report.check_writable(target.parent)
 
 
-def check_seen(calibration: Calibration, scores: NDArray[np.float64], data: str) -> None:
-    """Warn where a model is judged by rows that it was fitted to.
+def warn_of_known(data: str) -> None:
+    """Warn that a model is judged by rows that it was fitted to.
 
     Parameters
     ----------
-    calibration : Calibration
-        Of the model.
-    scores : ndarray, (n,)
     data : str
         The file of the rows.
     """
-    if calibration.within(scores):
-        warn(
-            f"{data} holds the rows that the model's p values refer to, and so perhaps all that it was "
-            "fitted to: new rows may rank worse than these figures say; judge it by rows that it has not seen"
-        )
+    warn(
+        f"{data} holds the rows that the model's p values refer to, and so perhaps all that it was fitted "
+        "to: new rows may rank worse than these figures say; judge it by rows that it has not seen"
+    )
 
 
 def check_normal(label: str | None, normal: list[str] | None) -> list[str]:

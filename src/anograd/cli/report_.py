@@ -27,9 +27,9 @@ from anograd.cli.options import (
     Model,
     check_normal,
     check_output,
-    check_seen,
     chosen_rule,
     option,
+    warn_of_known,
 )
 from anograd.data import labels, names
 from anograd.decide import counted
@@ -77,8 +77,8 @@ def report_(
         (None, None) if among is None else read_normal(among, label, normal, fitted, data, texts)
     )
     scored = Scored.by(detector, X, rule, names(data), odd)
-    if odd is not None:
-        check_seen(detector.calibration_, scored.scores, data)
+    if odd is not None and scored.known:
+        warn_of_known(data)
     called = None
     if among is not None and numbers is not None:
         titles = names(among)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -104,7 +105,7 @@ class Scored:
         """Return the rule in words, such as "alpha 0.05"."""
         return asked(self.rule)
 
-    @property
+    @cached_property
     def known(self) -> bool:
         """Tell whether rows seem to be among these that the model was fitted to or calibrated with."""
         return self.calibration.within(self.scores)
