@@ -35,14 +35,17 @@ class Features:
         Of each row.
     values : torch.Tensor, (n, k)
         Its gradient's features.
+    widths : tuple of int
+        How many of these are each layer's, in order; empty where it is not known.
     """
 
     loss: Tensor
     values: Tensor
+    widths: tuple[int, ...] = ()
 
     def double(self) -> Features:
         """Return the same in double precision."""
-        return Features(self.loss.double(), self.values.double())
+        return Features(self.loss.double(), self.values.double(), self.widths)
 
 
 Reader = Callable[[Tensor], Features]
@@ -113,13 +116,13 @@ def read_gradients(
         found = sample(target, x, wanted, sketch=sketch, memory=memory)
         values = getattr(found, kind)
         assert found.loss is not None
+        shapes = [p.shape for p in target.parameters().values()]
+        widths = tuple(_width(kind, shape, sketch) for shape in shapes)
         if unit:
             assert found.norm is not None
-            shapes = [p.shape for p in target.parameters().values()]
-            sizes = [s.numel() if kind == "full" else math.prod(sketch.sides(s)) for s in shapes]
-            for block, length in zip(values.split(sizes, dim=1), found.norm.unbind(1), strict=True):
+            for block, length in zip(values.split(widths, dim=1), found.norm.unbind(1), strict=True):
                 block /= length.clamp_min(COSINE_FLOOR).unsqueeze(1)
-        return Features(found.loss, values)
+        return Features(found.loss, values, widths)
     found = sample(target, x, ("loss", "norm", "inner"), reference=references, memory=memory)
     assert found.loss is not None
     assert found.inner is not None
@@ -128,6 +131,12 @@ def read_gradients(
         for inner, reference in zip(found.inner.unbind(2), references, strict=True)
     ]
     return Features(found.loss, torch.cat(columns, dim=1))
+
+
+def _width(kind: str, shape: torch.Size, sketch: Sketch) -> int:
+    if kind == "norm":
+        return 1
+    return shape.numel() if kind == "full" else math.prod(sketch.sides(shape))
 
 
 def read_activations(
@@ -171,7 +180,7 @@ def read_activations(
         elif kind == "sketch" and (p := sketch.projections(name, value[0])[0]) is not None:
             value = value @ p.T
         columns.append(value)
-    return Features(loss, torch.cat(columns, dim=1))
+    return Features(loss, torch.cat(columns, dim=1), tuple(one.shape[1] for one in columns))
 
 
 def mean_activation(target: Target, pieces: Sequence[Tensor]) -> dict[str, Tensor]:

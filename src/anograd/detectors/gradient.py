@@ -62,6 +62,7 @@ class PostHocDetector(NetworkDetector):
     score_: nn.Module
     twin_: nn.Module
     columns_: list[int]
+    widths_: list[list[int]]
     known_: int
     sketch_: Sketch
     references_: References
@@ -110,6 +111,10 @@ class PostHocDetector(NetworkDetector):
     @abstractmethod
     def _score(self, columns: int) -> nn.Module:
         """Return a fresh score of features of so many columns, `known_` anomalies being known."""
+
+    def _score_of(self, widths: Sequence[int]) -> nn.Module:
+        """Return the same for features of so many columns of each layer."""
+        return self._score(sum(widths))
 
     def _probing(self, target: Target) -> Target:
         """Return the target whose gradients are read: with another loss where a score asks for one."""
@@ -206,17 +211,20 @@ class PostHocDetector(NetworkDetector):
         normal = rows.take(train_rows[:1]).to(device)
         self._refer(rows, train_rows, known)
 
-        made, self.columns_ = [], []
+        made, self.columns_, self.widths_ = [], [], []
         for read in (self._read, self._shown):
             one = read(normal)
             told = read(known.to(device)) if len(known) else _none(one)
+            columns = one.values.shape[1]
+            widths = list(one.widths) or [columns]
             with at_home():
-                score = self._score(one.values.shape[1]).to(device)
+                score = self._score_of(widths).to(device)
             score.fit(  # type: ignore[operator]
                 Samples(self._pieces(read, rows, train_rows), self._pieces(read, rows, held), told)
             )
             made.append(score)
-            self.columns_.append(one.values.shape[1])
+            self.columns_.append(columns)
+            self.widths_.append(widths)
         self.score_, self.twin_ = made
 
     def _train(self, rows: Rows, split: Split, seed: int) -> None:
@@ -281,7 +289,8 @@ class PostHocDetector(NetworkDetector):
                 tensors |= {f"{group}{i}/{name}": value for name, value in one.items()}
         described = {
             "network": self.network_, "history": self.history_, "kept_epoch": self.kept_epoch_,
-            "known": self.known_, "columns": self.columns_, "sketch": [self.sketch_.size, self.sketch_.seed],
+            "known": self.known_, "columns": self.columns_, "widths": self.widths_,
+            "sketch": [self.sketch_.size, self.sketch_.seed],
         }  # fmt: skip
         return described, tensors
 
@@ -290,16 +299,19 @@ class PostHocDetector(NetworkDetector):
     ) -> None:
         self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
         self.known_, self.columns_ = described["known"], described["columns"]
+        self.widths_ = described.get("widths", [[columns] for columns in self.columns_])
         self.sketch_ = Sketch(*described["sketch"])
         stored = sum(value.numel() for group in tensors.values() for value in group.values())
         if max(self.columns_) > stored:
             raise ValueError(f"{max(self.columns_):,} columns are described, and {stored:,} numbers stored")
         self._restore_network(described["network"], tensors["weights"], target)
         self._settle()
+        if [sum(widths) for widths in self.widths_] != self.columns_:
+            raise ValueError(f"columns {self.columns_} are described, of layers with {self.widths_}")
         device = self._device()
-        for name, group, columns in zip(("score_", "twin_"), ("score", "twin"), self.columns_, strict=True):
+        for name, group, widths in zip(("score_", "twin_"), ("score", "twin"), self.widths_, strict=True):
             with torch.device("meta"):
-                score = self._score(columns)
+                score = self._score_of(widths)
             _set_buffers(score, tensors.get(group, {}))
             setattr(self, name, score.to(device))
         for name, group in (("references_", "reference"), ("twin_references_", "twin_reference")):

@@ -20,6 +20,7 @@ from anograd.features import Sampler
 from anograd.gradients import per_sample, steady
 from anograd.losses import bce_with_logits, kl_divergence
 from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
+from anograd.rotations import RotationAutoencoder
 from anograd.spill import Some
 from anograd.target import Target, forward_pass, output_of
 from anograd.train import seeded
@@ -39,7 +40,7 @@ class NetworkDetector(Detector):
 
     kinds: ClassVar[tuple[str, ...]] = ("auto", "cae", "vae", "dense")
     start: str = "mean"  # where an image network's output begins: at the mean image, or as "drawn"
-    read: ClassVar[str] = "*"  # which parameters' gradients are read where the network is its own
+    read: ClassVar[str | Sequence[str]] = "*"  # which parameters are read where the network is its own
 
     target: str | Target
     hidden: Sequence[int] | None
@@ -108,7 +109,7 @@ class NetworkDetector(Detector):
 
         Of networks for images, with thousands of ReLUs each. On a GPU each batch would be waited for.
         """
-        return self.network_["kind"] in ("cae", "vae") and self._device().type == "cpu"
+        return self.network_["kind"] in ("cae", "vae", "rotations") and self._device().type == "cpu"
 
     def _settle(self) -> None:
         """Choose the precision in which gradients are read: double for small networks of ours."""
@@ -214,7 +215,9 @@ def widths_for(features: int, narrowest: int) -> list[int]:
     return [64, 32, max(narrowest, min(16, (features + 1) // 2))]
 
 
-def build(network: Mapping[str, Any], layers: str, seed: int) -> tuple[Target, Penalty | None]:
+def build(
+    network: Mapping[str, Any], layers: str | Sequence[str], seed: int
+) -> tuple[Target, Penalty | None]:
     """Return the target that a description stands for, freshly drawn, and the penalty it is trained with."""
     kind = network["kind"]
     with seeded(seed):
@@ -225,9 +228,13 @@ def build(network: Mapping[str, Any], layers: str, seed: int) -> tuple[Target, P
         if kind == "dense":
             linear = network.get("linear_code", False)
             module = DenseAutoencoder(network["features"], network["hidden"], linear_code=linear)
+        elif kind == "rotations":
+            module = RotationAutoencoder(network["channels"], network["height"], network["width"])
         else:
             make = partial(ConvAutoencoder, network["channels"], network["height"], network["width"])
             module = make(variational=kind == "vae")
     if kind == "vae":
         return Target.adopt(module, loss="vae_reconstruction", layers=layers), kl_divergence
+    if isinstance(module, RotationAutoencoder):
+        return Target.adopt(module, loss=module.loss, layers=layers), None
     return Target.adopt(module, loss="mse", layers=layers), None

@@ -1,5 +1,6 @@
 """Representation -> one number a row, high = anomalous: a module a score, which learns from normal rows."""
 
+from anograd.score.blocks import BlockTest as BlockTest
 from anograd.score.density import NormDensity as NormDensity
 from anograd.score.fisher import ScoreTest as ScoreTest
 from anograd.score.gradcon import PUBLISHED_BETA as PUBLISHED_BETA

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from anograd.alarm.fusion import Surprise
 from anograd.constraint import COSINE_FLOOR
 from anograd.features import Features, Samples
-from anograd.spectrum import spectrum
+from anograd.spectrum import Spectrum
 
 TINY = 1e-30
 CANCELLED = 1e6  # of what is subtracted, beside 1: of the 16 digits of double precision 10 are left
@@ -73,11 +73,20 @@ class ScoreTest(nn.Module):
     def fit(self, samples: Samples) -> None:
         """Learn m and F from rows of the network's training, and both scales from rows held out from it."""
         if self.projected:
-            self._fit_directions(samples)
+            found = Spectrum(len(self.mean), self.precision.device)
+            for piece in samples.train():
+                found.add(piece.values.double())
+                if found.full:
+                    break
+            self.take(found)
         else:
             self._fit_diagonal(samples)
         held = [(self.statistic(piece.values), piece.loss.double()) for piece in samples.held()]
         statistics, losses = (torch.cat(parts) for parts in zip(*held, strict=True))
+        self.scale(statistics, losses)
+
+    def scale(self, statistics: Tensor, losses: Tensor) -> None:
+        """Learn both scales from statistics (m,) and losses (m,) of normal rows held out from F's fit."""
         self.typical = losses.mean()
         self.of_gradient.fit(statistics)
         self.of_loss.fit(self._oddity(losses))
@@ -97,11 +106,10 @@ class ScoreTest(nn.Module):
         self.mean = shift + mean
         self.precision = 1 / (information + self.ridge * information.mean() + self._least())
 
-    def _fit_directions(self, samples: Samples) -> None:
-        features = len(self.mean)
-        pieces = (piece.values.double() for piece in samples.train())
-        information, axes, self.mean = spectrum(pieces, features, self.precision.device)
-        ridge = self.ridge * information.sum() / features + self._least()
+    def take(self, found: Spectrum) -> None:
+        """Take m and all of F from what was found of normal rows' gradients."""
+        information, axes, self.mean = found.result()
+        ridge = self.ridge * information.sum() / len(self.mean) + self._least()
         # Contiguous, as it will be when loaded: the layout decides how a product is rounded.
         self.directions, self.precision, self.rest = axes.contiguous(), 1 / (information + ridge), 1 / ridge
 
@@ -168,5 +176,15 @@ class ScoreTest(nn.Module):
 
     def join(self, statistic: Tensor, loss: Tensor) -> Tensor:
         """Return the scores, (n,) float64, of statistics (n,) and losses (n,)."""
-        surprise: Tensor = self.of_gradient(statistic) + self.of_loss(self._oddity(loss))
+        surprise: Tensor = self.of_gradient(statistic) + self.surprise_of_loss(loss)
         return surprise
+
+    def surprise(self, values: Tensor) -> Tensor:
+        """Return how rare the statistic of gradients (n, k) is, (n,) float64, 1 and up, high = rare."""
+        found: Tensor = self.of_gradient(self.statistic(values))
+        return found
+
+    def surprise_of_loss(self, loss: Tensor) -> Tensor:
+        """Return the same of losses, (n,)."""
+        found: Tensor = self.of_loss(self._oddity(loss))
+        return found
