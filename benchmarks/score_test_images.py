@@ -5,9 +5,9 @@ tested on all test images, the other nine classes being the anomalies. All of a 
 GradCon's autoencoder without GradCon's constraint, 10 epochs; with ``--method "score test, 100 epochs"`` a
 hundred, all else equal. With ``--method "whole Fisher"`` the same networks, and all of F instead of its
 diagonal, of a projection of the first decoder kernel's gradient. With ``--method rotations`` the same beside
-a classifier that tells how an image was turned. With ``--method GradCon``, GradCon itself, 5 epochs: one under
-the constraint costs about two plain ones (``training.py``). Run ``python benchmarks/score_test_images.py``;
-finished runs are not repeated.
+a classifier that tells how an image was turned. With ``--method GradCon``, GradCon itself, 5 epochs: one
+under the constraint costs about two plain ones (``training.py``). Run ``python
+benchmarks/score_test_images.py``; finished runs are not repeated.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class RotationAutoencoder(ConvAutoencoder):
     def loss(self, output: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return each row's mean squared error plus its mean cross entropy over the turns, (n,)."""
         reconstruction, logits = output
-        told = F.log_softmax(logits, 2).diagonal(dim1=1, dim2=2)
-        return mse(reconstruction, x) - told.mean(1)
+        told = F.log_softmax(logits, 2) * torch.eye(TURNS).to(logits)  # each turn's own
+        return mse(reconstruction, x) - told.sum((1, 2)) / TURNS
 
 
 def turned(x: Tensor) -> Tensor:

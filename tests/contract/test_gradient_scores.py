@@ -38,12 +38,19 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 # Images are read in single precision, whose rounding shows in entries that hardly move on normal rows: these
 # count in units of how they move.
 IMAGES_IN_UNITS = {"rtol": 1e-3, "atol": 1e-3}
-IN_UNITS = ("GradNeighbours", "GradScoreTest", "GradScoreTest, projected", "GradScoreTest, inputs")
+IN_UNITS = (
+    "GradNeighbours",
+    "GradScoreTest",
+    "GradScoreTest, projected",
+    "GradScoreTest, blocks",
+    "GradScoreTest, inputs",
+)
 
 KINDS: dict[str, Callable[..., Any]] = {
     "GradDensity": GradDensity,
     "GradScoreTest": GradScoreTest,
     "GradScoreTest, projected": partial(GradScoreTest, fisher="projected"),
+    "GradScoreTest, blocks": partial(GradScoreTest, fisher="blocks", direction=False),
     "GradScoreTest, inputs": partial(GradScoreTest, fisher="projected", inputs=True),
     "GradSubspace": GradSubspace,
     "GradNeighbours": GradNeighbours,

@@ -32,7 +32,15 @@ from anograd import (
 )
 from anograd.features import Features, Samples
 from anograd.networks import ConvAutoencoder
-from anograd.score import LabelledNorms, Neighbours, NormDensity, ReferenceGap, ScoreTest, Subspace
+from anograd.score import (
+    BlockTest,
+    LabelledNorms,
+    Neighbours,
+    NormDensity,
+    ReferenceGap,
+    ScoreTest,
+    Subspace,
+)
 from anograd.train import seeded
 
 Floats = NDArray[np.float64]
@@ -102,11 +110,15 @@ def surprise(normal: Floats, scores: Floats) -> Floats:
 
 
 def fishers(statistic: Callable[[Floats], Floats], known: Known, rows: Rows, typicality: bool) -> Floats:
+    of_gradient = surprise(statistic(known.held.values), statistic(rows.values))
+    return of_gradient + of_loss(known, rows, typicality)
+
+
+def of_loss(known: Known, rows: Rows, typicality: bool) -> Floats:
     normal, loss = known.held.loss, rows.loss
     if typicality:
         normal, loss = abs(normal - normal.mean()), abs(loss - normal.mean())
-    of_gradient = surprise(statistic(known.held.values), statistic(rows.values))
-    return of_gradient + surprise(normal, loss)
+    return surprise(normal, loss)
 
 
 def diagonal(known: Known, rows: Rows, ridge: float = 1e-3, typicality: bool = False) -> Floats:
@@ -117,13 +129,23 @@ def diagonal(known: Known, rows: Rows, ridge: float = 1e-3, typicality: bool = F
 
 def projected(known: Known, rows: Rows, ridge: float = 1e-3, typicality: bool = False) -> Floats:
     mean, k = known.train.values.mean(0), known.train.values.shape[1]
-    information = np.cov(known.train.values.T, bias=True)
+    information = np.atleast_2d(np.cov(known.train.values.T, bias=True))
     inverse = np.linalg.inv(information + ridge * np.trace(information) / k * np.eye(k))
 
     def statistic(g: Floats) -> Floats:
         return np.array([(row - mean) @ inverse @ (row - mean) for row in g]) / k
 
     return fishers(statistic, known, rows, typicality)
+
+
+def blocks(known: Known, rows: Rows, widths: Sequence[int], ridge: float, typicality: bool) -> Floats:
+    """All of F within each block, a statistic and a surprise each; the loss once."""
+    ends, total = np.cumsum(widths), np.zeros(len(rows.loss))
+    for end, width in zip(ends, widths, strict=True):
+        block = [Rows(one.loss, one.values[:, end - width : end]) for one in (known.train, known.held, rows)]
+        told = Known(block[0], block[1], known.anomalies)
+        total += projected(told, block[2], ridge, typicality) - of_loss(known, rows, typicality)
+    return total + of_loss(known, rows, typicality)
 
 
 def subspace(known: Known, rows: Rows, explained: float = 0.95) -> Floats:
@@ -232,6 +254,51 @@ def test_modules_agree_with_plain_ones(name: str, seed: int, k: int, pieces: int
     known, rows = known_of(seed, k)
     found = scored(fitted(make(k), known, pieces), rows)
     np.testing.assert_allclose(found, plain(known, rows), **CLOSE)
+
+
+@few
+@given(
+    seed=SEEDS, widths=st.lists(st.integers(1, 6), min_size=1, max_size=4), pieces=st.integers(1, 5),
+    typicality=st.booleans(), ridge=st.sampled_from([1e-3, 0.3]),
+)  # fmt: skip
+def test_blocks_agree_with_plain_ones(
+    seed: int, widths: list[int], pieces: int, typicality: bool, ridge: float
+) -> None:
+    known, rows = known_of(seed, sum(widths))
+    module = fitted(BlockTest(widths, ridge=ridge, typicality=typicality), known, pieces)
+    np.testing.assert_allclose(scored(module, rows), blocks(known, rows, widths, ridge, typicality), **CLOSE)
+
+
+def test_of_a_block_too_large_for_a_covariance_a_sample_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others go on learning from all rows."""
+    known, rows = known_of(0, 30, n=60)
+    monkeypatch.setattr("anograd.spectrum.MOST_FEATURES", 19)
+    monkeypatch.setattr("anograd.spectrum.SAMPLE", 24)
+    found = fitted(BlockTest([20, 10]), known, 5)
+    first = Known(known.train[:24], known.held, known.anomalies)
+    large = blocks(first, rows, [20, 10], 1e-3, False) - blocks(
+        known_part(first, 20), Rows(rows.loss, rows.values[:, 20:]), [10], 1e-3, False
+    )
+    small = blocks(known_part(known, 20), Rows(rows.loss, rows.values[:, 20:]), [10], 1e-3, False)
+    np.testing.assert_allclose(scored(found, rows), large + small, **CLOSE)
+
+
+def known_part(known: Known, start: int) -> Known:
+    parts = (known.train, known.held, known.anomalies)
+    return Known(*(Rows(one.loss, one.values[:, start:]) for one in parts))
+
+
+@few
+@given(seed=SEEDS, power=st.floats(-3, 3))
+def test_a_layer_with_large_entries_does_not_drown_the_others(seed: int, power: float) -> None:
+    known, rows = known_of(seed, 7)
+    scale = np.repeat([1.0, 10.0**power], [4, 3])
+    changed = mapped(known, rows, lambda values: scale * values)
+    found = scored(fitted(BlockTest([4, 3]), changed[0]), changed[1])
+    np.testing.assert_allclose(found, scored(fitted(BlockTest([4, 3]), known), rows), **CLOSE)
+    whole = scored(fitted(ScoreTest(7, projected=True, ridge=0.1), known), rows)
+    other = scored(fitted(ScoreTest(7, projected=True, ridge=0.1), changed[0]), changed[1])
+    assert abs(power) < 0.1 or not np.allclose(whole, other, **CLOSE)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -514,6 +581,25 @@ def agrees(detector: Any, name: str, read: Reading, x: Any, encoded: torch.Tenso
         return
     np.testing.assert_allclose(detector.anomaly_score(x), expected, **close)
     np.testing.assert_allclose(detector.calibration_.scores, np.sort(expected[calibration]), **close)
+
+
+@pytest.mark.parametrize("read", [gradients, inputs])
+def test_a_detector_whose_layers_are_tested_one_by_one(read: Reading) -> None:
+    x = a_table()
+    detector = GradScoreTest(
+        fisher="blocks", size=12, ridge=0.1, direction=False, hidden=(6, 3), epochs=4, batch_size=16,
+        validation=0.2, random_state=3,
+    ).fit(x, ODD[:56])  # fmt: skip
+    encoded = detector.encoder_.transform(detector, x).double()
+    train, validation, _, known = roles(detector, ODD[:56], 3)
+    loss, parts = read(detector.target_, encoded)
+    sketch = Sketch(12, int(np.random.default_rng(3).integers(2**31 - 1)))
+    columns = [features("sketch", {name: values}, [], sketch) for name, values in parts.items()]
+    rows = Rows(loss, np.hstack(columns))
+    told = Known(rows[train], rows[validation], rows[known])
+    expected = blocks(told, rows, [one.shape[1] for one in columns], 0.1, False)
+    found = detector.twin_score(x) if read is inputs else detector.anomaly_score(x)
+    np.testing.assert_allclose(found, expected, **CLOSE)
 
 
 ODD = np.arange(60) % 8 == 4  # which rows are known anomalies

@@ -54,6 +54,7 @@ MADE = {
     "GradScoreTest vae": (ag.GradScoreTest(**FEW, target="vae"), IMAGES),
     "GradScoreTest": (ag.GradScoreTest(**FEW), TABLE),
     "GradScoreTest images": (ag.GradScoreTest.for_images(**FEW), IMAGES),
+    "GradScoreTest rotations": (ag.GradScoreTest.for_images(target="rotations", **FEW), IMAGES),
     "GradScoreTest inputs": (ag.GradScoreTest(**FEW, inputs=True), TABLE),
     "GradScoreTest projected": (ag.GradScoreTest(**FEW, fisher="projected"), TABLE),
     "GradSubspace": (ag.GradSubspace(**FEW), TABLE),

@@ -63,7 +63,7 @@ def test_wrong_parameters_of_all(kind: Any, parameters: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("detector", "message"),
     [
-        (GradScoreTest(fisher="x"), "fisher='x' was given: write one of 'diagonal', 'projected'"),
+        (GradScoreTest(fisher="x"), "fisher='x' was given: write one of 'diagonal', 'projected', 'blocks'"),
         (GradScoreTest(ridge=0), r"ridge=0 must be above 0: 0\.001 suits most"),
         (GradScoreTest(ridge=float("nan")), "ridge=nan must be above 0"),
         (GradScoreTest(ridge=float("inf")), "ridge=inf must be above 0"),
@@ -179,19 +179,19 @@ def test_chosen_layers_are_read_as_of_a_network_that_is_handed_in(tmp_path: Path
     np.testing.assert_array_equal(ag.load(tmp_path / "model").anomaly_score(images), found)
     with pytest.raises(ValueError, match=r"handed in say it there: target=Target\.adopt\(net, layers='up\.0"):
         GradScoreTest(target=own, layers="up.0.weight").fit(rows)
-    with pytest.raises(TypeError, match=r"layers=\['up\.0\.weight'\] was given: write a name or pattern"):
-        GradScoreTest(layers=["up.0.weight"]).fit(images)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"layers=\['up\.0\.weight', 3\] was given: write a name or"):
+        GradScoreTest(layers=["up.0.weight", 3]).fit(images)  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("fisher", ["diagonal", "projected"])
-def test_inputs_are_a_third_surprise(fisher: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fisher", ["diagonal", "projected", "blocks"])
+def test_inputs_are_a_further_surprise(fisher: str, tmp_path: Path) -> None:
     """What they add is what the twin has beside the loss; known apart, they explain the score, too."""
     settings: dict[str, Any] = {"fisher": fisher, "size": 16, "epochs": 2, "random_state": 0}
     detector = GradScoreTest(inputs=True, **settings).fit(TABLE)
     without = GradScoreTest(**settings).fit(TABLE)
     rows = 3 * TABLE
     loss = torch.from_numpy(without.features(rows)[:, 0])
-    of_loss = without.score_.of_loss(loss).numpy()
+    of_loss = without.score_.surprise_of_loss(loss).numpy()
     found = detector.anomaly_score(rows)
     np.testing.assert_allclose(
         found, without.anomaly_score(rows) + without.twin_score(rows) - of_loss, rtol=1e-6

@@ -41,6 +41,19 @@ def test_convolution_and_its_backward(kernel, stride, padding, dilation, groups,
     torch.testing.assert_close(back(d, x, weight, None, *named, (True, False, False))[0], slope)
 
 
+@settings(max_examples=20, deadline=None)
+@given(groups=st.sampled_from([1, 2, 3, 6]), axes=numbers(0, 2), affine=st.booleans())
+def test_group_norm(groups, axes, affine):
+    draw = torch.Generator().manual_seed(2)
+    x = 3 + torch.randn(4, 6, *(5, 3)[:axes], generator=draw, dtype=torch.float64)
+    weight, bias = (torch.randn(6, generator=draw, dtype=torch.float64) if affine else None for _ in range(2))
+    named = (4, 6, x[0, 0].numel(), groups, 1e-3)
+    expected = aten.native_group_norm(x, weight, bias, *named)
+    found = DECOMPOSITIONS[aten.native_group_norm.default](x, weight, bias, *named)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     kernel=numbers(1, 3), stride=numbers(1, 3), padding=numbers(0, 1), dilation=numbers(1, 2),

@@ -16,7 +16,8 @@ from anograd.detectors.network import DECODER
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.rows import Missing
-from anograd.features import Sampler
+from anograd.features import Features, Sampler, read_activations
+from anograd.gradients import doubled
 from anograd.score import BlockTest, ScoreTest
 from anograd.target import Target
 from anograd.train import Observer
@@ -210,6 +211,15 @@ class GradScoreTest(PostHocDetector):
         else:
             scores = super()._score_batch(rows)
         return scores + self._surprise_of_inputs(self._shown(rows).values) if self.inputs else scores
+
+    def _shown(self, rows: Tensor) -> Features:
+        if not (self.inputs and self._is_steady()):
+            return super()._shown(rows)
+        return self._shown_by(doubled(self.target_), rows.double())  # a small ridge weighs rounding, too
+
+    def _shown_by(self, target: Target, rows: Tensor) -> Features:
+        """Return what a copy of the network shows of rows, both in its precision."""
+        return read_activations(target, rows, self.representation, unit=self.unit, sketch=self.sketch_)
 
     @torch.no_grad()
     def _joined(self, statistic: Tensor, loss: Tensor) -> Tensor:

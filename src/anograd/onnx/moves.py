@@ -86,6 +86,15 @@ def _select(writer: Writer, like: Tensor, x: Value, axis: int, place: int) -> st
     return writer.add("Gather", x.name, writer.constant(np.array(place, dtype=np.int64)), axis=axis)
 
 
+@translates("rev", "flip")
+def _reversed(writer: Writer, like: Tensor, x: Value, axes: Sequence[int]) -> str:
+    name = x.name
+    for axis in axes:
+        backwards = np.arange(x.shape[axis])[::-1].copy()
+        name = writer.add("Gather", name, writer.constant(backwards), axis=axis)
+    return name
+
+
 @translates("index_select")
 def _index_select(writer: Writer, like: Tensor, x: Value, axis: int, index: Value) -> str:
     return writer.add("Gather", x.name, index.name, axis=axis)

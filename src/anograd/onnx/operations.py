@@ -263,6 +263,21 @@ def _copysign(size: Tensor, sign: Tensor) -> Tensor:
     return torch.where(sign < 0, -size.abs(), size.abs())
 
 
+def _group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, places: int, groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return x normalised, and each group's mean and one over its spread; torch's own reads by strides."""
+    apart = x.reshape(n, groups, channels // groups * places)
+    mean = apart.mean(2)
+    centred = apart - mean.unsqueeze(2)
+    scale = (centred.square().mean(2) + eps).rsqrt()
+    normed = (centred * scale.unsqueeze(2)).reshape(x.shape)
+    shape = (1, channels, *(1,) * (x.ndim - 2))
+    normed = normed if weight is None else normed * weight.reshape(shape)
+    return normed if bias is None else normed + bias.reshape(shape), mean, scale
+
+
 def _each(value: Sequence[int], axes: int) -> list[int]:
     """Return one number for each axis, where one may stand for all."""
     return list(value) * (axes // len(value))
@@ -278,4 +293,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.avg_pool2d_backward.default: _avg_pool_backward,
     aten.searchsorted.Tensor: _searchsorted,
     aten.copysign.Tensor: _copysign,
+    aten.native_group_norm.default: _group_norm,
 }

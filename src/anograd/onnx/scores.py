@@ -45,8 +45,17 @@ def score_of(detector: Detector, rows: Tensor) -> Score:
     assert isinstance(detector, PostHocDetector)
     of_gradient = _post_hoc(detector, rows)
     if isinstance(detector, GradScoreTest) and detector.inputs:
-        return lambda x: of_gradient(x) + detector._surprise_of_inputs(detector._shown(x).values)
+        return _with_inputs(detector, of_gradient)
     return of_gradient
+
+
+def _with_inputs(detector: GradScoreTest, of_gradient: Score) -> Score:
+    target, real = _steady(detector)
+
+    def score(x: Tensor) -> Tensor:
+        return of_gradient(x) + detector._surprise_of_inputs(detector._shown_by(target, _as(x, real)).values)
+
+    return score
 
 
 def check_kind(detector: Any) -> None:

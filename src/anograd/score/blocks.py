@@ -54,18 +54,22 @@ class BlockTest(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """Return the scores, (n,) float64, of losses and gradients (n, k)."""
-        return self.surprise(features.values) + self._each()[0].surprise_of_loss(features.loss)
+        return self.surprise(features.values) + self.surprise_of_loss(features.loss)
 
     def surprise(self, values: Tensor) -> Tensor:
         """Return the sum of all layers' surprises, (n,) float64, of gradients (n, k)."""
         parts = zip(self._each(), self._split(values), strict=True)
         return torch.stack([test.surprise(one) for test, one in parts]).sum(0)
 
+    def surprise_of_loss(self, loss: Tensor) -> Tensor:
+        """Return how rare losses (n,) are, (n,) float64, 1 and up, high = rare."""
+        return self._each()[0].surprise_of_loss(loss)
+
     def _statistics(self, values: Tensor) -> list[Tensor]:
         return [test.statistic(one) for test, one in zip(self._each(), self._split(values), strict=True)]
 
     def _split(self, values: Tensor) -> Sequence[Tensor]:
-        return values.split(self.widths, dim=1)
+        return torch.split(values, self.widths, dim=1)
 
     def _each(self) -> list[ScoreTest]:
         return list(self.tests)  # type: ignore[arg-type]
