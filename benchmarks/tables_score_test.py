@@ -22,6 +22,10 @@ WHOLE_COLUMNS = (
         "statistic", "score", "twin_statistic", "twin", "both_statistics", "both_and_error",
     )),
 )  # fmt: skip
+ROTATIONS_COLUMNS = (
+    (score_test_images.WHOLE, "both_and_error"), (score_test_images.WHOLE, "twin"),
+    *((score_test_images.ROTATIONS, score) for score in ("decoder", "turns", "score", "twin")),
+)  # fmt: skip
 CLASSES = 10
 COLLAPSED = 1.0  # of the error of the mean image
 
@@ -93,8 +97,26 @@ def longer() -> str:
 
 def whole() -> str:
     """Return what all of F brings beside its diagonal, of the same classes and seeds, a line a data set."""
+    head = (
+        "reconstruction", "diagonal: score", "its twin", "all of F: statistic alone", "score",
+        "inputs' statistic alone", "twin", "both statistics", "both and the error",
+    )  # fmt: skip
+    return _means(score_test_images.WHOLE, WHOLE_COLUMNS, head)
+
+
+def rotations() -> str:
+    """Return what telling turns brings, of the same classes and seeds, a line a data set."""
+    head = (
+        "autoencoder alone", "its twin", "beside a classifier of turns: decoder alone", "turns alone",
+        "score", "twin",
+    )  # fmt: skip
+    return _means(score_test_images.ROTATIONS, ROTATIONS_COLUMNS, head)
+
+
+def _means(method: str, columns: Sequence[tuple[str, str]], head: Sequence[str]) -> str:
+    """Return means over the classes and seeds of which a method was run on all classes."""
     lines = _lines()
-    found = [line for line in lines if line["method"] == score_test_images.WHOLE]
+    found = [line for line in lines if line["method"] == method]
     if not found:
         return "Not measured yet."
     run = Counter((line["data"], line["seed"]) for line in found)
@@ -105,17 +127,13 @@ def whole() -> str:
         if not of_data:
             continue
         means = [
-            statistics.mean(line[f"auroc_{score}"] for line in of_data if line["method"] == method)
-            for method, score in WHOLE_COLUMNS
+            statistics.mean(line[f"auroc_{score}"] for line in of_data if line["method"] == whose)
+            for whose, score in columns
         ]
         seeds = len({line["seed"] for line in of_data})
         rows.append([title, str(seeds), *map(_cell, means), PUBLISHED[data]])
-    head = (
-        "data set", "seeds", "reconstruction", "diagonal: score", "its twin", "all of F: statistic alone",
-        "score", "inputs' statistic alone", "twin", "both statistics", "both and the error",
-        "GradCon, published",
-    )  # fmt: skip
-    return "\n\n".join([markdown(head, rows), origin(found)])
+    titles = ("data set", "seeds", *head, "GradCon, published")
+    return "\n\n".join([markdown(titles, rows), origin(found)])
 
 
 def _lines() -> list[Line]:
@@ -146,4 +164,9 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-TABLES = {"score-test-images": table, "score-test-longer": longer, "score-test-whole": whole}
+TABLES = {
+    "score-test-images": table,
+    "score-test-longer": longer,
+    "score-test-whole": whole,
+    "score-test-rotations": rotations,
+}

@@ -121,6 +121,15 @@ def test_options_reach_the_detector(place, tmp_path):
     assert given.items() <= ag.load(tmp_path / "model").get_params().items()
 
 
+def test_settings_for_images_are_those_of_python(place, tmp_path):
+    works("fit", place / "x.npy", "-o", tmp_path / "model", "--detector", "gradscoretest", "--for-images",
+          "--epochs", 1, "--set", "target=rotations", "--set", "size=64")  # fmt: skip
+    made = ag.GradScoreTest.for_images(target="rotations", size=64, epochs=1, random_state=0)
+    images = np.load(place / "x.npy")
+    found = ag.load(tmp_path / "model").anomaly_score(images)
+    np.testing.assert_allclose(found, made.fit(images).anomaly_score(images), rtol=1e-6)
+
+
 def test_scores_to_stdout_in_a_real_process(place, images_model):
     told = real("score", images_model, place / "x.npy", "-o", "-", "--fdr", 0.5)
     assert told.returncode == 0, told.stderr

@@ -43,6 +43,10 @@ def test_a_detector_gets_its_own_options_only(place, tmp_path):
         "fit", place / "x.parquet", "-o", tmp_path / "model", "--detector", "gran", "--as-published"
     )
     assert "published settings are those of gradcon, r2ad2, gradscoretest; leave it out for gran" in said
+    said = misused(*fit, "--for-images")
+    assert "--for-images: settings for images are those of gradscoretest; leave it out for r2ad2" in said
+    said = misused(*fit, "--detector", "gradscoretest", "--for-images", "--as-published")
+    assert "one excludes the other: leave out --for-images" in said
     assert "memory='much' is no amount of memory" in fails(*fit, *R2AD2, "--memory", "much")
     assert not list(tmp_path.iterdir())
 

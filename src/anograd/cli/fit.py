@@ -41,6 +41,7 @@ OPTIONS = {
     "missing": "--missing",
 }  # fmt: skip
 OF_THE_COMMAND = ("progress", "checkpoint")
+PRESETS = {"as_published": "--as-published", "for_images": "--for-images"}  # classmethods
 
 
 class Missing(StrEnum):
@@ -61,6 +62,9 @@ def fit(
     missing: Annotated[Missing, option("Empty cells of a table.", panel=ROWS)] = Missing.refuse,
     as_published: Annotated[
         bool, option("The paper's settings instead of ours.", "--as-published", panel=METHOD)
+    ] = False,
+    for_images: Annotated[
+        bool, option("Settings for images, of gradscoretest.", "--for-images", panel=METHOD)
     ] = False,
     settings: Annotated[list[str] | None, option(SET, "--set", panel=METHOD, metavar="NAME=VALUE")] = None,
     epochs: Annotated[int | None, option("Passes over the rows, at most.", panel=RUN, min=1)] = None,
@@ -90,8 +94,9 @@ def fit(
         "calibration": calibration, "memory": memory,
     }  # fmt: skip
     chosen = dict(map(_setting, settings or []))
+    preset = _preset(as_published=as_published, for_images=for_images)
     if detector != AUTO:
-        _check(detector, chosen, as_published)
+        _check(detector, chosen, preset)
     out = _new_model(output, force)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -101,14 +106,14 @@ def fit(
     free = detector == AUTO
     if free:
         detector = FOR_IMAGES if isinstance(X, np.ndarray) and X.ndim > 2 else FOR_TABLES
-        _check(detector, chosen, as_published)
+        _check(detector, chosen, preset)
     partial = out.with_name(out.name + ".partial")
     parameters = {
         name: value for name, value in {**given, **chosen}.items() if value is not None or name in chosen
     }
     parameters["checkpoint"] = str(partial)
     kind: Any = DETECTORS[detector]
-    made: Detector = (kind.as_published if as_published else kind)(
+    made: Detector = (getattr(kind, preset) if preset else kind)(
         missing=missing.value, device=device, random_state=seed, **parameters
     )
     if together().rank:  # of the processes that torchrun started, the first speaks and saves
@@ -118,6 +123,16 @@ def fit(
         _fit(made, X, y, partial)
         _save(made, out, partial)
     _say_what_was_fitted(made, number_of_rows(X), output, free)
+
+
+def _preset(**asked: bool) -> str | None:
+    """Return the name of the settings that were asked for, None for the defaults."""
+    found = [name for name, wanted in asked.items() if wanted]
+    if len(found) > 1:
+        raise typer.BadParameter(
+            f"one excludes the other: leave out {PRESETS[found[1]]}", param_hint="settings"
+        )
+    return found[0] if found else None
 
 
 def _defaults(name: str) -> dict[str, Any]:
@@ -138,8 +153,8 @@ def _setting(text: str) -> tuple[str, Any]:
     return name, value
 
 
-def _check(name: str, chosen: Mapping[str, Any], as_published: bool) -> None:
-    """Refuse what the detector has no parameter for."""
+def _check(name: str, chosen: Mapping[str, Any], preset: str | None) -> None:
+    """Refuse what the detector has no parameter for, and settings that are another's."""
     there = _defaults(name)
     for parameter, value in chosen.items():
         if parameter in OPTIONS:
@@ -151,10 +166,11 @@ def _check(name: str, chosen: Mapping[str, Any], as_published: bool) -> None:
             listed = ", ".join(f"{key}={json.dumps(default)}" for key, default in free.items())
             near = unknown(parameter, free, f"parameter of {name}", f"it has, with their defaults: {listed}")
             raise typer.BadParameter(str(near), param_hint="--set")
-    if as_published and not hasattr(DETECTORS[name], "as_published"):
-        owners = ", ".join(other for other, one in DETECTORS.items() if hasattr(one, "as_published"))
+    if preset and not hasattr(DETECTORS[name], preset):
+        owners = ", ".join(other for other, one in DETECTORS.items() if hasattr(one, preset))
+        kind = "published settings" if preset == "as_published" else "settings for images"
         raise typer.BadParameter(
-            f"published settings are those of {owners}; leave it out for {name}", param_hint="--as-published"
+            f"{kind} are those of {owners}; leave it out for {name}", param_hint=PRESETS[preset]
         )
 
 

@@ -106,6 +106,7 @@ class GradScoreTest(PostHocDetector):
             "p values have a smooth tail, so that far scores are not tied",
             "an autoencoder's reconstruction error in place of a negative log likelihood",
             "inputs=True adds a test of what the layers read",
+            "target='rotations' adds tests of a classifier that tells how an image was turned",
         ),
         limits=(
             "the diagonal reads each row's whole gradient: for millions of weights take fisher='projected'",
@@ -165,7 +166,7 @@ class GradScoreTest(PostHocDetector):
 
         All of F, of a projection of the first decoder kernel's gradient to 2,048 numbers, and the same of
         the kernel's inputs. With ``target="rotations"`` that of the classifier's last kernel, too: better
-        for pictures of things that have an up and a down, at three times the training. Chosen on
+        for pictures of things that have an up and a down, with training four times as long. Chosen on
         Fashion-MNIST; docs/benchmarks.md has what both bring there and elsewhere.
         """
         chosen: dict[str, Any] = {
