@@ -44,6 +44,7 @@ def models(tmp_path_factory) -> Path:
     ag.R2AD2(epochs=1, random_state=0).fit(frame, np.arange(60) >= 54).save(place / "r2ad2")
     ag.GradNeighbours(epochs=1, random_state=0).fit(frame).save(place / "gradneighbours")
     ag.GradCon(epochs=1, random_state=0).fit(draw.random((20, 1, 8, 8))).save(place / "images")
+    ag.GradScoreTest(fisher="blocks", size=4, epochs=1, random_state=0).fit(frame).save(place / "blocks")
     return place
 
 
@@ -109,6 +110,12 @@ def set_at(*path, to):
         ("gradneighbours", set_at("detector", "fitted", "columns", to=[HUGE, HUGE])),
         ("gradneighbours", set_at("detector", "fitted", "columns", to=[7] * 1_000_000)),
         ("gradneighbours", set_at("detector", "fitted", "sketch", to=[HUGE, 0])),
+        ("blocks", set_at("detector", "fitted", "columns", to=[HUGE, HUGE])),
+        ("blocks", set_at("detector", "fitted", "widths", to=[[HUGE], [HUGE]])),
+        ("blocks", set_at("detector", "fitted", "widths", to=[[0] * 1_000_000] * 2)),
+        ("blocks", set_at("detector", "fitted", "widths", to=[[HUGE, -HUGE + 1]] * 2)),
+        ("blocks", set_at("detector", "fitted", "widths", to=["x", None])),
+        ("blocks", set_at("detector", "fitted", "widths", to=[])),
         ("gradneighbours", set_at("detector", "fitted", to={})),
         ("gradneighbours", set_at("detector", "fitted", to=[[]])),
         ("gradneighbours", set_at("detector", "encoder", to=None)),

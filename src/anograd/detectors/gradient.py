@@ -306,8 +306,9 @@ class PostHocDetector(NetworkDetector):
             raise ValueError(f"{max(self.columns_):,} columns are described, and {stored:,} numbers stored")
         self._restore_network(described["network"], tensors["weights"], target)
         self._settle()
-        if [sum(widths) for widths in self.widths_] != self.columns_:
-            raise ValueError(f"columns {self.columns_} are described, of layers with {self.widths_}")
+        for columns, widths in zip(self.columns_, self.widths_, strict=True):
+            if sum(widths) != columns or min(widths) < 1 or len(widths) > len(self.target_.layers):
+                raise ValueError(f"{columns:,} columns are described, and others of {len(widths):,} layers")
         device = self._device()
         for name, group, widths in zip(("score_", "twin_"), ("score", "twin"), self.widths_, strict=True):
             with torch.device("meta"):
