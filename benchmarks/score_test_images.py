@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import Tensor
 import record
 from anograd import GradCon, GradScoreTest
 from anograd.bench import sets
+from anograd.features import Features
 
 NAME = "score_test_images"
 SETS = ("mnist", "cifar10", "fashion_mnist")
@@ -76,9 +78,7 @@ def run(name: str, inlier: int, seed: int, method: str) -> dict[str, Any]:
 
 def score_test(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[dict[str, Any], Any]:
     detector = GradScoreTest(epochs=epochs, patience=None, calibration=0.0, device="cpu", random_state=seed)
-    began = time.perf_counter()
-    detector.fit(normal)
-    seconds = time.perf_counter() - began
+    seconds = _fit(detector, normal)
     rows = torch.from_numpy(x_test).float() / 255
     parts: dict[str, list[Tensor]] = {"reconstruction": [], "score": [], "statistic": []}
     for piece in torch.split(rows, READ_AT_ONCE):  # gradients are read once for all three
@@ -98,24 +98,17 @@ def whole_fisher(normal: Images, x_test: Images, seed: int, epochs: int) -> tupl
     detector = GradScoreTest.for_images(
         fisher="projected", epochs=epochs, patience=None, calibration=0.0, device="cpu", random_state=seed
     )
-    began = time.perf_counter()
-    detector.fit(normal)
-    seconds = time.perf_counter() - began
-    parts: dict[str, list[Tensor]] = {}
-    rows = detector.encoder_.transform(detector, x_test)
-    with torch.no_grad():
-        for piece in torch.split(rows, READ_AT_ONCE):
-            read, shown = detector._read(piece, detector.score_), detector._shown(piece)
-            statistic = detector.score_.statistic(read.values.double())
-            inputs = detector.twin_.statistic(shown.values.double())
-            values = {
-                "loss": read.loss.double(), "statistic": statistic, "inputs": inputs,
-                "g": detector.score_.of_gradient(statistic), "i": detector.twin_.of_gradient(inputs),
-                "error": detector.score_.of_loss(read.loss.double()),
-            }  # fmt: skip
-            for name, value in values.items():
-                parts.setdefault(name, []).append(value)
-    found = {name: torch.cat(part).numpy() for name, part in parts.items()}
+    seconds = _fit(detector, normal)
+
+    def values_of(read: Features, shown: Features) -> dict[str, Tensor]:
+        statistic = detector.score_.statistic(read.values.double())
+        inputs = detector.twin_.statistic(shown.values.double())
+        return {
+            "statistic": statistic, "inputs": inputs,
+            "g": detector.score_.of_gradient(statistic), "i": detector.twin_.of_gradient(inputs),
+        }  # fmt: skip
+
+    found = _read(detector, x_test, values_of)
     g, i, error = (found[name] for name in ("g", "i", "error"))
     np.testing.assert_allclose(detector.anomaly_score(x_test[:64]), (g + i + error)[:64], rtol=1e-4)
     scores = {
@@ -131,23 +124,17 @@ def rotations(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[d
         target="rotations", epochs=epochs, patience=None, calibration=0.0, device="cpu",
         random_state=seed,
     )  # fmt: skip
-    began = time.perf_counter()
-    detector.fit(normal)
-    seconds = time.perf_counter() - began
-    parts: dict[str, list[Tensor]] = {}
-    rows = detector.encoder_.transform(detector, x_test)
-    with torch.no_grad():
-        for piece in torch.split(rows, READ_AT_ONCE):
-            read, shown = detector._read(piece, detector.score_), detector._shown(piece)
-            loss = read.loss.double()
-            values = {"loss": loss, "error": detector.score_.tests[0].surprise_of_loss(loss)}
-            for kind, score, features in (("g", detector.score_, read), ("i", detector.twin_, shown)):
-                blocks = features.values.double().split(score.widths, dim=1)
-                for name, test, block in zip(("decoder", "turns"), score.tests, blocks, strict=True):
-                    values[f"{kind}_{name}"] = test.surprise(block)
-            for name, value in values.items():
-                parts.setdefault(name, []).append(value)
-    found = {name: torch.cat(part).numpy() for name, part in parts.items()}
+    seconds = _fit(detector, normal)
+
+    def values_of(read: Features, shown: Features) -> dict[str, Tensor]:
+        values = {}
+        for kind, score, features in (("g", detector.score_, read), ("i", detector.twin_, shown)):
+            blocks = features.values.double().split(score.widths, dim=1)
+            for name, test, block in zip(("decoder", "turns"), score.tests, blocks, strict=True):
+                values[f"{kind}_{name}"] = test.surprise(block)
+        return values
+
+    found = _read(detector, x_test, values_of)
     decoder, turns = (found[f"g_{one}"] + found[f"i_{one}"] for one in ("decoder", "turns"))
     scores = {
         "loss": found["loss"],
@@ -163,15 +150,36 @@ def rotations(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[d
 
 def gradcon(normal: Images, x_test: Images, seed: int, epochs: int) -> tuple[dict[str, Any], Any]:
     detector = GradCon.as_published(epochs=epochs, keep="last", start="mean", device="cpu", random_state=seed)
-    began = time.perf_counter()
-    detector.fit(normal)
-    seconds = time.perf_counter() - began
+    seconds = _fit(detector, normal)
     scores = {
         "reconstruction": detector.twin_score(x_test),
         "cosine": -detector.alignment(x_test).mean(1),
         "score": detector.anomaly_score(x_test),
     }
     return _of_fit(detector, epochs, seconds), scores
+
+
+def _fit(detector: GradCon | GradScoreTest, normal: Images) -> float:
+    """Fit a detector and return how many seconds it took."""
+    began = time.perf_counter()
+    detector.fit(normal)
+    return time.perf_counter() - began
+
+
+def _read(
+    detector: GradScoreTest, x_test: Images, values_of: Callable[[Features, Features], dict[str, Tensor]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return losses, their surprises, and what else is made of gradients and inputs, piece by piece."""
+    parts: dict[str, list[Tensor]] = {}
+    rows = detector.encoder_.transform(detector, x_test)
+    with torch.no_grad():
+        for piece in torch.split(rows, READ_AT_ONCE):
+            read, shown = detector._read(piece, detector.score_), detector._shown(piece)
+            loss = read.loss.double()
+            values = {"loss": loss, "error": detector.score_.surprise_of_loss(loss)}
+            for name, value in {**values, **values_of(read, shown)}.items():
+                parts.setdefault(name, []).append(value)
+    return {name: torch.cat(part).numpy() for name, part in parts.items()}
 
 
 def _of_fit(detector: GradCon | GradScoreTest, epochs: int, seconds: float) -> dict[str, Any]:

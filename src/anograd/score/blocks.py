@@ -44,7 +44,7 @@ class BlockTest(nn.Module):
             if all(one.full for one in found):
                 break
         for test, one in zip(self._each(), found, strict=True):
-            test.take(one)
+            test.take(*one.result())
         held = [
             (torch.stack(self._statistics(piece.values)), piece.loss.double()) for piece in samples.held()
         ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from anograd.alarm.fusion import Surprise
 from anograd.constraint import COSINE_FLOOR
 from anograd.features import Features, Samples
-from anograd.spectrum import Spectrum
+from anograd.spectrum import spectrum
 
 TINY = 1e-30
 CANCELLED = 1e6  # of what is subtracted, beside 1: of the 16 digits of double precision 10 are left
@@ -73,12 +73,8 @@ class ScoreTest(nn.Module):
     def fit(self, samples: Samples) -> None:
         """Learn m and F from rows of the network's training, and both scales from rows held out from it."""
         if self.projected:
-            found = Spectrum(len(self.mean), self.precision.device)
-            for piece in samples.train():
-                found.add(piece.values.double())
-                if found.full:
-                    break
-            self.take(found)
+            pieces = (piece.values.double() for piece in samples.train())
+            self.take(*spectrum(pieces, len(self.mean), self.precision.device))
         else:
             self._fit_diagonal(samples)
         held = [(self.statistic(piece.values), piece.loss.double()) for piece in samples.held()]
@@ -106,9 +102,9 @@ class ScoreTest(nn.Module):
         self.mean = shift + mean
         self.precision = 1 / (information + self.ridge * information.mean() + self._least())
 
-    def take(self, found: Spectrum) -> None:
-        """Take m and all of F from what was found of normal rows' gradients."""
-        information, axes, self.mean = found.result()
+    def take(self, information: Tensor, axes: Tensor, mean: Tensor) -> None:
+        """Take m and all of F from the `spectrum` of normal rows' gradients."""
+        self.mean = mean
         ridge = self.ridge * information.sum() / len(self.mean) + self._least()
         # Contiguous, as it will be when loaded: the layout decides how a product is rounded.
         self.directions, self.precision, self.rest = axes.contiguous(), 1 / (information + ridge), 1 / ridge
