@@ -48,8 +48,8 @@ class RotationAutoencoder(ConvAutoencoder):
         self.side = min(height, width)
         if self.side < LEAST:
             raise ValueError(
-                f"of {height} x {width} pixels it cannot be told how they were turned, which takes "
-                f"{LEAST} x {LEAST}: write target='cae'"
+                f"of images of {height} x {width} pixels it cannot be told how they were turned, which "
+                f"takes {LEAST} x {LEAST}: write target='cae'"
             )
         layers: list[nn.Module] = []
         for before, after in pairwise((channels, *BODY)):

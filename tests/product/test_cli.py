@@ -122,8 +122,9 @@ def test_options_reach_the_detector(place, tmp_path):
 
 
 def test_settings_for_images_are_those_of_python(place, tmp_path):
-    works("fit", place / "x.npy", "-o", tmp_path / "model", "--detector", "gradscoretest", "--for-images",
-          "--epochs", 1, "--set", "target=rotations", "--set", "size=64")  # fmt: skip
+    told = works("fit", place / "x.npy", "-o", tmp_path / "model", "--for-images", "--epochs", 1,
+                 "--set", "target=rotations", "--set", "size=64")  # fmt: skip
+    assert told.stdout.startswith("detector: gradscoretest, as for images")
     made = ag.GradScoreTest.for_images(target="rotations", size=64, epochs=1, random_state=0)
     images = np.load(place / "x.npy")
     found = ag.load(tmp_path / "model").anomaly_score(images)

@@ -27,6 +27,7 @@ from anograd.labelled import read_labelled
 from anograd.ranks import together
 
 AUTO, FOR_TABLES, FOR_IMAGES = "auto", "r2ad2", "gradcon"
+WITH_SETTINGS = "gradscoretest"  # for images, too, where --for-images asks for its settings
 ROWS, METHOD, RUN = "The rows", "The method", "The run"
 DETECTOR = f"auto ({FOR_TABLES} for a table, {FOR_IMAGES} for images), or one of: {', '.join(DETECTORS)}."
 SET = (
@@ -64,7 +65,7 @@ def fit(
         bool, option("The paper's settings instead of ours.", "--as-published", panel=METHOD)
     ] = False,
     for_images: Annotated[
-        bool, option("Settings for images, of gradscoretest.", "--for-images", panel=METHOD)
+        bool, option(f"The settings for images of {WITH_SETTINGS}.", "--for-images", panel=METHOD)
     ] = False,
     settings: Annotated[list[str] | None, option(SET, "--set", panel=METHOD, metavar="NAME=VALUE")] = None,
     epochs: Annotated[int | None, option("Passes over the rows, at most.", panel=RUN, min=1)] = None,
@@ -105,7 +106,8 @@ def fit(
         warn(f"{label!r} marks no anomaly: all rows count as normal")
     free = detector == AUTO
     if free:
-        detector = FOR_IMAGES if isinstance(X, np.ndarray) and X.ndim > 2 else FOR_TABLES
+        images = isinstance(X, np.ndarray) and X.ndim > 2
+        detector = (WITH_SETTINGS if for_images else FOR_IMAGES) if images else FOR_TABLES
         _check(detector, chosen, preset)
     partial = out.with_name(out.name + ".partial")
     parameters = {
