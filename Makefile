@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# Processes that test, a file at a time; 0 is none but pytest itself.
+# Processes that test, a file at a time, in one thread each; 0 is none but pytest itself.
 WORKERS ?= 2
 
 # A thread that waits for another sleeps instead of spinning: where another program keeps a core busy, small networks
@@ -36,7 +36,7 @@ demo: $(DEMO)/.installed ## install anograd as above, find odd digits and malign
 	$(DEMO)/bin/anograd demo -o demo/
 
 test: $(VENV)/.installed ## run all tests; make test PYTEST_ARGS="-m 'not slow'"
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: lint docs ## what must pass before a change is merged: lint, documentation, then test
 	$(MAKE) test

@@ -165,11 +165,11 @@ def test_without_ray_the_extra_is_named(place: Path, tmp_path: Path, monkeypatch
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A cluster on this machine, of four processors on paper."""
+    """A cluster on this machine, of three processors on paper."""
     ray = pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
-        "local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20
+        "local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20
     )
     yield
     ray.shutdown()
@@ -245,10 +245,10 @@ def test_whole_parts_are_kept_and_bad_ones_are_named(
     sound = bad.read_bytes()
     bad.write_bytes(sound[:-100])
     with pytest.raises(ValueError, match=r"1 of 6 parts were not scored, .*: 1\.parquet: it could not be"):
-        mapped(tmp_path, tmp_path / "out", 4)
+        mapped(tmp_path, tmp_path / "out", 2)
     bad.write_bytes(sound)
     events: list[dict[str, Any]] = []
-    found = mapped(tmp_path, tmp_path / "out", 4, observe=lambda name, data: events.append(dict(data)))
+    found = mapped(tmp_path, tmp_path / "out", 2, observe=lambda name, data: events.append(dict(data)))
     assert [(event["part"], event["kept"]) for event in events] == [(5, True), (6, False)]
     assert_frame_equal(found, wanted, check_exact=True)
     again = score_on_ray(tmp_path / "model", tmp_path / "parts", tmp_path / "out", columns=["id"])

@@ -214,7 +214,8 @@ class GradScoreTest(PostHocDetector):
         return scores + self._surprise_of_inputs(self._shown(rows).values) if self.inputs else scores
 
     def _shown(self, rows: Tensor) -> Features:
-        if not (self.inputs and self._is_steady()):
+        whole = self.inputs or self.fisher != "diagonal"
+        if not (whole and self._is_steady()):
             return super()._shown(rows)
         return self._shown_by(doubled(self.target_), rows.double())  # a small ridge weighs rounding, too
 
