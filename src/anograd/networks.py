@@ -16,6 +16,7 @@ from torch import Tensor, nn
 KERNEL, STRIDE = 4, 2
 ENCODER_CHANNELS = (32, 32, 64, 64)
 DECODER_CHANNELS = (64, 64, 32, 32)
+OF_TABLES = ("dense", "masked")
 DARKEST = 1e-2  # a mean that still has a gradient
 
 
@@ -299,12 +300,12 @@ class Crop(nn.Module):
 
 
 def choose_kind(kind: str, shape: tuple[int, ...], images: str) -> str:
-    """Return the kind of network for rows of this shape, "auto" resolved: "dense" or one for images.
+    """Return the kind of network for rows of this shape, "auto" resolved: one for tables or one for images.
 
     Parameters
     ----------
     kind : str
-        "auto", "dense", or a kind for images.
+        "auto", "dense", "masked", or a kind for images.
     shape : tuple of int
         Of one row: (p,) or (C, H, W).
     images : str
@@ -317,9 +318,9 @@ def choose_kind(kind: str, shape: tuple[int, ...], images: str) -> str:
     """
     if kind == "auto":
         kind = "dense" if len(shape) == 1 else images
-    if kind == "dense" and len(shape) != 1:
-        raise ValueError(f"target='dense' takes tables, but a row has shape {shape}: write {images!r}")
-    if kind != "dense" and len(shape) != 3:
+    if kind in OF_TABLES and len(shape) != 1:
+        raise ValueError(f"target={kind!r} takes tables, but a row has shape {shape}: write {images!r}")
+    if kind not in OF_TABLES and len(shape) != 3:
         raise ValueError(
             f"target={kind!r} takes images (n, C, H, W), but a row has shape {shape}: "
             f"write target='dense' for a table"

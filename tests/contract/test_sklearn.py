@@ -47,6 +47,7 @@ def test_r2ad2_as_published(estimator: Any, check: Any) -> None:
     [
         GradDensity(epochs=2), GradScoreTest(epochs=2), GradScoreTest(fisher="projected", epochs=2),
         GradScoreTest.for_images(epochs=2),
+        GradScoreTest.for_tables(epochs=2),
         GradSubspace(epochs=2), GradNeighbours(epochs=2), GradReferences(epochs=2), GraN(epochs=2),
         GradNorm(epochs=2), GradLabels(epochs=2), GradLabels(labels="predicted", epochs=2),
         GradientDetector(epochs=2), GradientDetector(representation="full", scorer="subspace", epochs=2),

@@ -45,10 +45,27 @@ def test_a_detector_gets_its_own_options_only(place, tmp_path):
     assert "published settings are those of gradcon, r2ad2, gradscoretest; leave it out for gran" in said
     said = misused(*fit, "--for-images")
     assert "--for-images: settings for images are those of gradscoretest; leave it out for r2ad2" in said
+    said = misused(*fit, "--detector", "gradcon", "--for-tables")
+    assert "--for-tables: settings for tables are those of gradscoretest; leave it out for gradcon" in said
     said = misused(*fit, "--detector", "gradscoretest", "--for-images", "--as-published")
     assert "one excludes the other: leave out --for-images" in said
     assert "memory='much' is no amount of memory" in fails(*fit, *R2AD2, "--memory", "much")
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_for_tables_are_those_of_python(place, tmp_path):
+    told = works("fit", place / "x.parquet", "-o", tmp_path / "model", *LABEL, "--for-tables", "--epochs", 1)
+    assert told.stdout.startswith("detector: gradscoretest, as for a table")
+    detector = ag.load(tmp_path / "model")
+    assert detector.network_["kind"] == "masked"
+    assert (
+        ag.GradScoreTest.for_tables(epochs=1, random_state=0).get_params().items()
+        >= {
+            name: value
+            for name, value in detector.get_params().items()
+            if name not in ("device", "checkpoint")
+        }.items()
+    )
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -55,6 +55,7 @@ MADE = {
     "GradScoreTest": (ag.GradScoreTest(**FEW), TABLE),
     "GradScoreTest images": (ag.GradScoreTest.for_images(**FEW), IMAGES),
     "GradScoreTest rotations": (ag.GradScoreTest.for_images(target="rotations", **FEW), IMAGES),
+    "GradScoreTest tables": (ag.GradScoreTest.for_tables(**FEW), TABLE),
     "GradScoreTest inputs": (ag.GradScoreTest(**FEW, inputs=True), TABLE),
     "GradScoreTest projected": (ag.GradScoreTest(**FEW, fisher="projected"), TABLE),
     "GradSubspace": (ag.GradSubspace(**FEW), TABLE),

@@ -27,7 +27,7 @@ from anograd.labelled import read_labelled
 from anograd.ranks import together
 
 AUTO, FOR_TABLES, FOR_IMAGES = "auto", "r2ad2", "gradcon"
-WITH_SETTINGS = "gradscoretest"  # for images, too, where --for-images asks for its settings
+WITH_SETTINGS = "gradscoretest"  # for both, where --for-images or --for-tables asks for its settings
 ROWS, METHOD, RUN = "The rows", "The method", "The run"
 DETECTOR = f"auto ({FOR_TABLES} for a table, {FOR_IMAGES} for images), or one of: {', '.join(DETECTORS)}."
 SET = (
@@ -42,7 +42,9 @@ OPTIONS = {
     "missing": "--missing",
 }  # fmt: skip
 OF_THE_COMMAND = ("progress", "checkpoint")
-PRESETS = {"as_published": "--as-published", "for_images": "--for-images"}  # classmethods
+PRESETS = {  # classmethods
+    "as_published": "--as-published", "for_images": "--for-images", "for_tables": "--for-tables",
+}  # fmt: skip
 
 
 class Missing(StrEnum):
@@ -66,6 +68,9 @@ def fit(
     ] = False,
     for_images: Annotated[
         bool, option(f"The settings for images of {WITH_SETTINGS}.", "--for-images", panel=METHOD)
+    ] = False,
+    for_tables: Annotated[
+        bool, option(f"The settings for tables of {WITH_SETTINGS}.", "--for-tables", panel=METHOD)
     ] = False,
     settings: Annotated[list[str] | None, option(SET, "--set", panel=METHOD, metavar="NAME=VALUE")] = None,
     epochs: Annotated[int | None, option("Passes over the rows, at most.", panel=RUN, min=1)] = None,
@@ -95,7 +100,7 @@ def fit(
         "calibration": calibration, "memory": memory,
     }  # fmt: skip
     chosen = dict(map(_setting, settings or []))
-    preset = _preset(as_published=as_published, for_images=for_images)
+    preset = _preset(as_published=as_published, for_images=for_images, for_tables=for_tables)
     if detector != AUTO:
         _check(detector, chosen, preset)
     out = _new_model(output, force)
@@ -107,7 +112,9 @@ def fit(
     free = detector == AUTO
     if free:
         images = isinstance(X, np.ndarray) and X.ndim > 2
-        detector = (WITH_SETTINGS if for_images else FOR_IMAGES) if images else FOR_TABLES
+        detector = FOR_IMAGES if images else FOR_TABLES
+        if preset == ("for_images" if images else "for_tables"):
+            detector = WITH_SETTINGS
         _check(detector, chosen, preset)
     partial = out.with_name(out.name + ".partial")
     parameters = {
@@ -170,9 +177,9 @@ def _check(name: str, chosen: Mapping[str, Any], preset: str | None) -> None:
             raise typer.BadParameter(str(near), param_hint="--set")
     if preset and not hasattr(DETECTORS[name], preset):
         owners = ", ".join(other for other, one in DETECTORS.items() if hasattr(one, preset))
-        kind = "published settings" if preset == "as_published" else "settings for images"
+        what = "published settings" if preset == "as_published" else f"settings {preset.replace('_', ' ')}"
         raise typer.BadParameter(
-            f"{kind} are those of {owners}; leave it out for {name}", param_hint=PRESETS[preset]
+            f"{what} are those of {owners}; leave it out for {name}", param_hint=PRESETS[preset]
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from anograd.detectors.precise import finest
 from anograd.features import Sampler
 from anograd.gradients import per_sample, steady
 from anograd.losses import bce_with_logits, kl_divergence
+from anograd.masked import MaskedColumns, edges_of
 from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
 from anograd.rotations import RotationAutoencoder
 from anograd.spill import Some
@@ -114,7 +115,7 @@ class NetworkDetector(Detector):
     def _settle(self) -> None:
         """Choose the precision in which gradients are read: double for small networks of ours."""
         module = self.target_.module
-        if self.network_["kind"] in ("dense", "clusters"):
+        if self.network_["kind"] in ("dense", "masked", "clusters"):
             module.to(finest(self._device()))
         floating = (p.dtype for p in module.parameters() if p.is_floating_point())
         self.dtype_ = next(floating, torch.float32)
@@ -129,6 +130,8 @@ class NetworkDetector(Detector):
         """Return a fresh network for rows like these, on the device, and what its training adds."""
         assert isinstance(self.target, str)
         self.network_ = describe(self.target, tuple(rows.shape[1:]), self.hidden, self._narrowest())
+        if self.network_["kind"] == "masked":
+            return self._asking(rows[:MOST_SEEN], seed), None
         for draw in range(MOST_DRAWS):
             target, penalty = build(self.network_, self.read, seed + draw)
             target.module.to(self._device())
@@ -137,6 +140,15 @@ class NetworkDetector(Detector):
         if self.start == "mean" and isinstance(target.module, ConvAutoencoder):
             target.module.start_at(rows[:MOST_SEEN])
         return target, penalty
+
+    def _asking(self, rows: Tensor, seed: int) -> Target:
+        """Return a network that tells hidden columns, its cells laid by these rows."""
+        edges = edges_of(rows.cpu())
+        self.network_["cells"] = [len(one) + 1 for one in edges]
+        target, _ = build(self.network_, self.read, seed)
+        cast(MaskedColumns, target.module).start_at(rows.cpu(), edges)
+        target.module.to(self._device())
+        return target
 
     def _narrowest(self) -> int:
         """Return how many units the code of a dense autoencoder has at least, where no widths are given."""
@@ -182,6 +194,7 @@ class NetworkDetector(Detector):
                 ) from error
         else:
             checks.no_more_than(len(network.get("hidden", ())), len(weights))
+            checks.no_more_than(sum(network.get("cells", ())), max(map(Tensor.numel, weights.values())))
             with torch.device("meta"):  # takes no memory, whatever sizes the folder speaks of
                 self.target_ = build(network, self.read, seed=0)[0]
             self.target_.module.load_state_dict(weights, assign=True)
@@ -203,6 +216,8 @@ def describe(
 ) -> dict[str, Any]:
     """Return a network for rows of this shape as plain data, from which `build` makes it."""
     kind = choose_kind(kind, shape, "cae")
+    if kind == "masked":
+        return {"kind": kind}
     if kind == "dense":
         widths = [int(width) for width in hidden] if hidden is not None else widths_for(shape[0], narrowest)
         network = {"kind": kind, "features": shape[0], "hidden": widths}
@@ -228,6 +243,8 @@ def build(
         if kind == "dense":
             linear = network.get("linear_code", False)
             module = DenseAutoencoder(network["features"], network["hidden"], linear_code=linear)
+        elif kind == "masked":
+            module = MaskedColumns(network["cells"])
         elif kind == "rotations":
             module = RotationAutoencoder(network["channels"], network["height"], network["width"])
         else:
@@ -235,6 +252,6 @@ def build(
             module = make(variational=kind == "vae")
     if kind == "vae":
         return Target.adopt(module, loss="vae_reconstruction", layers=layers), kl_divergence
-    if isinstance(module, RotationAutoencoder):
+    if isinstance(module, MaskedColumns | RotationAutoencoder):
         return Target.adopt(module, loss=module.loss, layers=layers), None
     return Target.adopt(module, loss="mse", layers=layers), None

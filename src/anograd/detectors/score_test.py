@@ -49,9 +49,10 @@ class GradScoreTest(PostHocDetector):
         "up.0.weight", its decoder's first; left out, all the decoder's kernels.
     inputs : bool, default False
         Add the same surprise of what these layers read, which the forward pass shows.
-    target : {"auto", "cae", "vae", "dense", "rotations"} or Target, default "auto"
+    target : {"auto", "cae", "vae", "dense", "rotations", "masked"} or Target, default "auto"
         "rotations": for images, a convolutional autoencoder beside a classifier that tells how an image was
-        turned, "head.weight" being its last kernel.
+        turned, "head.weight" being its last kernel. "masked": for tables, a network that tells hidden columns
+        from the others, "head" being its last layer; `for_tables` reads it.
     hidden : sequence of int, optional
     epochs : int, default 100
     patience : int or None, default 10
@@ -90,7 +91,7 @@ class GradScoreTest(PostHocDetector):
     array([False,  True])
     """
 
-    kinds: ClassVar[tuple[str, ...]] = (*PostHocDetector.kinds, "rotations")
+    kinds: ClassVar[tuple[str, ...]] = (*PostHocDetector.kinds, "rotations", "masked")
     paper: ClassVar[Paper] = Paper(
         title="Model-agnostic out-of-distribution detection using combined statistical tests",
         authors="Federico Bergamin, Pierre-Alexandre Mattei, Jakob D. Havtorn, Hugo Senetaire, Hugo Schmutz, "
@@ -172,6 +173,19 @@ class GradScoreTest(PostHocDetector):
         chosen: dict[str, Any] = {
             "fisher": "blocks", "direction": False, "ridge": 1e-4, "size": 2048,
             "layers": ("up.0.weight", "head.weight"), "inputs": True,
+        }  # fmt: skip
+        return cls(**{**chosen, **changes})
+
+    @classmethod
+    def for_tables(cls, **changes: Any) -> Self:
+        """Return a detector of rows whose columns do not go together; `changes` override its settings.
+
+        A network tells in which cell of its range each column lies, from other columns; all of F is taken of
+        the gradient at the last layer's bias, that is of how wrong each cell's probability was.
+        """
+        chosen: dict[str, Any] = {
+            "target": "masked", "fisher": "projected", "direction": False, "size": 2048,
+            "layers": "head.bias", "batch_size": 256,
         }  # fmt: skip
         return cls(**{**chosen, **changes})
 
