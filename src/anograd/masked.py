@@ -74,7 +74,7 @@ class MaskedColumns(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what is expected (n, p), log probabilities of what is there (n, q, p), and what was hidden.
 
-        Both of the latter are for each of q questions; hidden is 1 for columns that were asked for, (n, q, p).
+        Both of the latter are for each of q questions; hidden is 1 for what was asked for, (n, q, p).
         """
         hidden = self._drawn(x) if self.training else self.hidden.expand(len(x), -1, -1)
         there, of_column = self._cells(x).unsqueeze(1), self._membership(x)

@@ -45,6 +45,7 @@ def models(tmp_path_factory) -> Path:
     ag.GradNeighbours(epochs=1, random_state=0).fit(frame).save(place / "gradneighbours")
     ag.GradCon(epochs=1, random_state=0).fit(draw.random((20, 1, 8, 8))).save(place / "images")
     ag.GradScoreTest(fisher="blocks", size=4, epochs=1, random_state=0).fit(frame).save(place / "blocks")
+    ag.GradScoreTest.for_tables(epochs=1, random_state=0).fit(frame).save(place / "masked")
     return place
 
 
@@ -110,6 +111,11 @@ def set_at(*path, to):
         ("gradneighbours", set_at("detector", "fitted", "columns", to=[HUGE, HUGE])),
         ("gradneighbours", set_at("detector", "fitted", "columns", to=[7] * 1_000_000)),
         ("gradneighbours", set_at("detector", "fitted", "sketch", to=[HUGE, 0])),
+        ("masked", set_at("detector", "fitted", "network", "cells", to=[HUGE] * 3)),
+        ("masked", set_at("detector", "fitted", "network", "cells", to=[HUGE, 9 - HUGE])),
+        ("masked", set_at("detector", "fitted", "network", "cells", to=[0] * 1_000_000)),
+        ("masked", set_at("detector", "fitted", "network", "cells", to=[])),
+        ("masked", set_at("detector", "fitted", "network", "cells", to=["x", None])),
         ("blocks", set_at("detector", "fitted", "columns", to=[HUGE, HUGE])),
         ("blocks", set_at("detector", "fitted", "widths", to=[[HUGE], [HUGE]])),
         ("blocks", set_at("detector", "fitted", "widths", to=[[0] * 1_000_000] * 2)),

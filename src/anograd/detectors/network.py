@@ -194,7 +194,8 @@ class NetworkDetector(Detector):
                 ) from error
         else:
             checks.no_more_than(len(network.get("hidden", ())), len(weights))
-            checks.no_more_than(sum(network.get("cells", ())), max(map(Tensor.numel, weights.values())))
+            largest, cells = max(map(Tensor.numel, weights.values())), network.get("cells", ())
+            checks.no_more_than(max(len(cells), sum(cells)), largest)
             with torch.device("meta"):  # takes no memory, whatever sizes the folder speaks of
                 self.target_ = build(network, self.read, seed=0)[0]
             self.target_.module.load_state_dict(weights, assign=True)
