@@ -17,6 +17,7 @@ import tables_bench
 import tables_costs
 import tables_deletion
 import tables_gradient
+import tables_masked
 import tables_onnx
 import tables_published
 import tables_r2ad2
@@ -142,6 +143,7 @@ TABLES = {
     **tables_verdicts.TABLES,
     **tables_service.TABLES,
     **tables_onnx.TABLES,
+    **tables_masked.TABLES,
     **tables_published.TABLES,
 }
 

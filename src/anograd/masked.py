@@ -117,6 +117,11 @@ def edges_of(rows: Tensor) -> list[Tensor]:
     """Return between which values the cells of each column lie, ascending; rows are (n, p).
 
     The first edge is a column's least value, the last lies just above its largest.
+
+    Examples
+    --------
+    >>> [one.tolist() for one in edges_of(torch.tensor([[0.0], [1.0], [3.0], [1.0]]))]
+    [[0.0, 0.5, 2.0, 3.000000238418579]]
     """
     return [_edges(column) for column in rows.T.contiguous().sort(dim=1).values]
 
