@@ -44,7 +44,7 @@ def test_a_detector_gets_its_own_options_only(place, tmp_path):
     )
     assert "published settings are those of gradcon, r2ad2, gradscoretest; leave it out for gran" in said
     said = misused(*fit, "--for-images")
-    assert "--for-images: settings for images are those of gradscoretest; leave it out for r2ad2" in said
+    assert "--for-images: the rows are a table: write --for-tables" in said
     said = misused(*fit, "--detector", "gradcon", "--for-tables")
     assert "--for-tables: settings for tables are those of gradscoretest; leave it out for gradcon" in said
     said = misused(*fit, "--detector", "gradscoretest", "--for-images", "--as-published")

@@ -113,8 +113,14 @@ def fit(
     if free:
         images = isinstance(X, np.ndarray) and X.ndim > 2
         detector = FOR_IMAGES if images else FOR_TABLES
-        if preset == ("for_images" if images else "for_tables"):
+        fitting = "for_images" if images else "for_tables"
+        if preset == fitting:
             detector = WITH_SETTINGS
+        elif preset in ("for_images", "for_tables"):
+            rows = "images" if images else "a table"
+            raise typer.BadParameter(
+                f"the rows are {rows}: write {PRESETS[fitting]}", param_hint=PRESETS[preset]
+            )
         _check(detector, chosen, preset)
     partial = out.with_name(out.name + ".partial")
     parameters = {
