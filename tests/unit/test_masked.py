@@ -141,6 +141,11 @@ def test_one_column_is_judged_by_itself() -> None:
     assert far > ordinary
 
 
+def test_the_last_bias_is_read_where_no_layers_are_named() -> None:
+    detector = GradScoreTest(target="masked", epochs=1, random_state=0).fit(rows_of(50))
+    assert detector.target_.layers == ("head.bias",)
+
+
 def test_images_are_refused() -> None:
     with pytest.raises(ValueError, match=r"target='masked' takes tables, but a row has shape \(1, 8, 8\)"):
         GradScoreTest(target="masked", epochs=1).fit(np.zeros((20, 1, 8, 8), dtype=np.float32))

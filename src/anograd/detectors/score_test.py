@@ -22,6 +22,8 @@ from anograd.score import BlockTest, ScoreTest
 from anograd.target import Target
 from anograd.train import Observer
 
+ANSWERS = "head.bias"  # of a network that tells hidden columns: its gradient is how wrong each answer was
+
 
 class GradScoreTest(PostHocDetector):
     """Scores rows by a score test on where their gradient points and by their loss, high = anomalous.
@@ -46,13 +48,13 @@ class GradScoreTest(PostHocDetector):
         Numbers kept of each parameter's gradient where it is projected.
     layers : str or sequence of str, optional
         Which parameters are read of a network that is trained here, as names or patterns, such as
-        "up.0.weight", its decoder's first; left out, all the decoder's kernels.
+        "up.0.weight", its decoder's first; left out, all the decoder's kernels ("masked": "head.bias").
     inputs : bool, default False
         Add the same surprise of what these layers read, which the forward pass shows.
     target : {"auto", "cae", "vae", "dense", "rotations", "masked"} or Target, default "auto"
         "rotations": for images, a convolutional autoencoder beside a classifier that tells how an image was
         turned, "head.weight" being its last kernel. "masked": for tables, a network that tells hidden columns
-        from the others, "head" being its last layer; `for_tables` reads it.
+        from the others, as `for_tables` takes it.
     hidden : sequence of int, optional
     epochs : int, default 100
     patience : int or None, default 10
@@ -187,15 +189,16 @@ class GradScoreTest(PostHocDetector):
         detectors, and where it does not.
         """
         chosen: dict[str, Any] = {
-            "target": "masked", "fisher": "projected", "direction": False, "size": 2048,
-            "layers": "head.bias", "batch_size": 256,
+            "target": "masked", "fisher": "projected", "direction": False, "size": 2048, "batch_size": 256,
         }  # fmt: skip
         return cls(**{**chosen, **changes})
 
     @property
     def read(self) -> str | Sequence[str]:  # type: ignore[override]
         """Tell which parameters are read of a network that is trained here."""
-        return DECODER if self.layers is None else self.layers
+        if self.layers is not None:
+            return self.layers
+        return ANSWERS if self.target == "masked" else DECODER
 
     @property
     def unit(self) -> bool:  # type: ignore[override]
