@@ -20,7 +20,13 @@ from anograd.features import Sampler
 from anograd.gradients import per_sample, steady
 from anograd.losses import bce_with_logits, kl_divergence
 from anograd.masked import MaskedColumns, edges_of
-from anograd.networks import ClusterClassifier, ConvAutoencoder, DenseAutoencoder, choose_kind
+from anograd.networks import (
+    OF_TABLES,
+    ClusterClassifier,
+    ConvAutoencoder,
+    DenseAutoencoder,
+    choose_kind,
+)
 from anograd.rotations import RotationAutoencoder
 from anograd.spill import Some
 from anograd.target import Target, forward_pass, output_of
@@ -115,7 +121,7 @@ class NetworkDetector(Detector):
     def _settle(self) -> None:
         """Choose the precision in which gradients are read: double for small networks of ours."""
         module = self.target_.module
-        if self.network_["kind"] in ("dense", "masked", "clusters"):
+        if self.network_["kind"] in (*OF_TABLES, "clusters"):
             module.to(finest(self._device()))
         floating = (p.dtype for p in module.parameters() if p.is_floating_point())
         self.dtype_ = next(floating, torch.float32)
