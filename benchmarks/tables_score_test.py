@@ -25,6 +25,7 @@ WHOLE_COLUMNS = (
 ROTATIONS_COLUMNS = (
     (score_test_images.WHOLE, "both_and_error"), (score_test_images.WHOLE, "twin"),
     *((score_test_images.ROTATIONS, score) for score in ("decoder", "turns", "score", "twin")),
+    (score_test_images.LONG_GRADCON, "reconstruction"), (score_test_images.LONG_GRADCON, "score"),
 )  # fmt: skip
 CLASSES = 10
 COLLAPSED = 1.0  # of the error of the mean image
@@ -108,32 +109,39 @@ def rotations() -> str:
     """Return what telling turns brings, of the same classes and seeds, a line a data set."""
     head = (
         "autoencoder alone", "its twin", "beside a classifier of turns: decoder alone", "turns alone",
-        "score", "twin",
+        "score", "twin", "GradCon's reconstruction, 30 epochs", "GradCon, 30 epochs",
     )  # fmt: skip
     return _means(score_test_images.ROTATIONS, ROTATIONS_COLUMNS, head)
 
 
 def _means(method: str, columns: Sequence[tuple[str, str]], head: Sequence[str]) -> str:
-    """Return means over the classes and seeds of which a method was run on all classes."""
+    """Return means over the seeds of which a method was run on all classes, and others beside it as well."""
     lines = _lines()
+    run = Counter((line["data"], line["seed"], line["method"]) for line in lines)
+    lines = [line for line in lines if run[line["data"], line["seed"], line["method"]] == CLASSES]
     found = [line for line in lines if line["method"] == method]
     if not found:
         return "Not measured yet."
-    run = Counter((line["data"], line["seed"]) for line in found)
-    found = [line for line in found if run[line["data"], line["seed"]] == CLASSES]
     both, rows = _beside(found, lines), []
     for data, title in SETS.items():
         of_data = [line for line in both if line["data"] == data]
         if not of_data:
             continue
-        means = [
-            statistics.mean(line[f"auroc_{score}"] for line in of_data if line["method"] == whose)
-            for whose, score in columns
-        ]
         seeds = len({line["seed"] for line in of_data})
-        rows.append([title, str(seeds), *map(_cell, means), PUBLISHED[data]])
+        cells = [_mean_of(of_data, whose, score, seeds) for whose, score in columns]
+        rows.append([title, str(seeds), *cells, PUBLISHED[data]])
     titles = ("data set", "seeds", *head, "GradCon, published")
     return "\n\n".join([markdown(titles, rows), origin(found)])
+
+
+def _mean_of(lines: Sequence[Line], method: str, score: str, seeds: int) -> str:
+    """Return the mean of a method's score as text, with how many seeds where others have more."""
+    own = [line for line in lines if line["method"] == method]
+    if not own:
+        return ""
+    cell = _cell(statistics.mean(line[f"auroc_{score}"] for line in own))
+    count = len({line["seed"] for line in own})
+    return cell if count == seeds else f"{cell} ({count} of {seeds} seeds)"
 
 
 def _lines() -> list[Line]:

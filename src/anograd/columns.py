@@ -106,7 +106,7 @@ def parse(X: Any) -> tuple[list[str] | None, NDArray[np.float64], Texts]:
 
 
 def ranges(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the minimum, half the range and the median of each column, (3, p).
+    """Return the minimum, the maximum and the median of each column, (3, p).
 
     Parameters
     ----------
@@ -114,13 +114,10 @@ def ranges(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         Written over.
     """
     rows[:, np.isnan(rows).all(axis=0)] = 0.0
-    # By hand, because MinMaxScaler takes any range below 2e-15 for a constant and loses digits far from
-    # zero. Halves, because the difference of two large numbers can overflow.
+    # By hand, because MinMaxScaler takes any range below 2e-15 for a constant and loses digits far from zero.
     low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
-    half = high / 2 - low / 2
-    rows /= 2
-    median = 2 * np.nanmedian(rows, axis=0, overwrite_input=True)
-    return np.stack([low, np.where(half > 0, half, 0.5), median])
+    rows /= 2  # the sum of two large numbers can overflow
+    return np.stack([low, high, 2 * np.nanmedian(rows, axis=0, overwrite_input=True)])
 
 
 def _parse_frame(X: Any, library: str) -> tuple[list[str] | None, NDArray[np.float64], Texts]:

@@ -51,6 +51,10 @@ class Table:
         Name of each encoded column.
     origin : list of int
         For each encoded column the number of the column of X that it came from.
+    constant : list of int
+        Columns of X whose number was the same in all normal rows.
+    gaps : list of int
+        Columns of categories of which some normal row had none.
 
     Examples
     --------
@@ -62,6 +66,8 @@ class Table:
     names_in: list[str] | None
     names_out: list[str]
     origin: list[int]
+    constant: list[int]
+    gaps: list[int]
 
     def __init__(self, missing: Literal["refuse", "impute"] = "refuse") -> None:
         if missing not in ("refuse", "impute"):
@@ -88,7 +94,7 @@ class Table:
             raise ValueError(f"no row of {len(normal)} is marked normal; at least one is wanted to fit on")
         flaws: list[Flaw] = []
         found = [np.empty((3, 0))]
-        counts: dict[int, Counter[str]] = {}
+        counts: dict[int, Counter[Any]] = {}
         self._numbers = []
         for part in parts(X):
             self.names_in, self.n_in = part.names, part.columns.stop
@@ -96,7 +102,7 @@ class Table:
             keep = np.ones(len(part.matrix), dtype=bool) if normal is None else normal[part.start : end]
             for j, texts in part.texts.items():
                 kept = (text for text, of_use in zip(texts, keep.tolist(), strict=True) if of_use)
-                counts.setdefault(j, Counter()).update(text for text in kept if text is not None)
+                counts.setdefault(j, Counter()).update(kept)
             flaws += self._flaws(part.matrix, part.start, part.columns.start)
             numbers = [j for j in part.columns if j not in part.texts]
             self._numbers += numbers
@@ -105,7 +111,12 @@ class Table:
                 warn_of_row_numbers(part)
                 found.append(ranges(part.matrix[np.ix_(keep, chosen)]))
         refuse(flaws, self.names_in)
-        self._low, self._half, self._median = np.concatenate(found, axis=1)
+        self._low, high, self._median = np.concatenate(found, axis=1)
+        # Halves, because the difference of two large numbers can overflow.
+        half = high / 2 - self._low / 2
+        self._half = np.where(half > 0, half, 0.5)
+        self.constant = [j for j, one in zip(self._numbers, half, strict=True) if not one > 0]
+        self.gaps = [j for j in counts if counts[j].pop(None, 0)]
         self._fit_categories({j: common_levels(self._label(j), counts[j]) for j in counts})
         return self
 
@@ -220,39 +231,6 @@ class Table:
             found[j] = {level: places.get(level, self.origin.index(j) + len(own)) for level in keyed}
         return found
 
-    def settled(self, encoded: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return encoded rows in which each category has one level: the likeliest of what was given.
-
-        Parameters
-        ----------
-        encoded : ndarray, (n, number of `names_out`)
-        """
-        found, origin = encoded.copy(), np.array(self.origin)
-        for j in self._keys:
-            columns = np.flatnonzero(origin == j)
-            likeliest = columns[encoded[:, columns].argmax(1)]
-            found[:, columns] = 0
-            found[np.arange(len(found)), likeliest] = 1
-        return found
-
-    def decode(self, encoded: NDArray[np.float32]) -> NDArray[np.object_]:
-        """Return what encoded rows mean, (n, p): numbers in their own unit, the names of levels.
-
-        Parameters
-        ----------
-        encoded : ndarray, (n, number of `names_out`)
-            Of a category the level with the largest entry counts.
-        """
-        found = np.empty((len(encoded), self.n_in), dtype=object)
-        origin = np.array(self.origin)
-        scaled = encoded[:, np.isin(origin, self._numbers)].astype(np.float64)
-        found[:, self._numbers] = 2 * (scaled * self._half + self._low / 2)
-        for j in self._keys:
-            columns = np.flatnonzero(origin == j)
-            names = [self.names_out[i].removeprefix(self._label(j)).lstrip("= ") for i in columns]
-            found[:, j] = [names[i] for i in encoded[:, columns].argmax(1)]
-        return found
-
     def kinds(self) -> list[str]:
         """Return for each column of X what it holds: "number" or "category"."""
         return ["number" if j in self._numbers else "category" for j in range(self.n_in)]
@@ -266,6 +244,8 @@ class Table:
             "kinds": self.kinds(),
             "names_out": self.names_out,
             "origin": self.origin,
+            "constant": self.constant,
+            "gaps": self.gaps,
         }
 
     def to_skops(self) -> bytes:
@@ -321,6 +301,7 @@ class Table:
         table.n_in, table.names_in = int(state["n_in"]), state["names_in"]
         table.names_out, table.origin = list(state["names_out"]), list(state["origin"])
         table._numbers = [j for j, kind in enumerate(state["kinds"]) if kind == "number"]
+        table.constant, table.gaps = list(state.get("constant", ())), list(state.get("gaps", ()))
         table._low, table._half, table._median = low, half, median
         table._keys = {int(j): dict(keyed) for j, keyed in keys.items()}
         table._encoder = encoder

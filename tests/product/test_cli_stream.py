@@ -372,3 +372,29 @@ def read(table_, text: bytes, block: int):
     why = {piece.first + row: reason for piece in found for row, reason in piece.unread.items()}
     raw = {piece.first + row: piece.line(row) for piece in found for row in range(piece.count)}
     return repr(rows), sum(piece.count for piece in found), why, raw
+
+
+def drifted(place, tmp_path):
+    """Return a file whose makers are spelt in another way in half of its 60 rows."""
+    frame = pl.read_csv(place / "x.csv").drop("class")
+    other = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.col("maker").str.to_uppercase())
+    frame.with_columns(other.otherwise("maker").alias("maker")).write_csv(tmp_path / "new.csv")
+    return tmp_path / "new.csv"
+
+
+@pytest.mark.parametrize("output", ["s.csv", "-"])
+@pytest.mark.parametrize("rule", [[], ["--budget", 3]])
+@pytest.mark.usefixtures("small_pieces")
+def test_rows_unlike_those_of_the_fit_are_warned_of(model, place, tmp_path, output, rule, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = works("score", model, drifted(place, tmp_path), "-o", output, *rule)
+    assert "warning: the rows are unlike those that the model was fitted to" in done.stderr
+    assert "'maker' holds a level that the model has not seen, or none, in 50% of the rows" in done.stderr
+    assert "'size'" not in done.stderr
+    assert "unlike" not in works("score", model, place / "x.csv", "--label", "class", "-o", output).stderr
+
+
+def test_programs_are_told_of_unlike_rows_among_the_warnings(model, place, tmp_path):
+    done = works("score", model, drifted(place, tmp_path), "-o", tmp_path / "s.csv", "--json")
+    warned = json.loads(done.stdout)["warnings"]
+    assert "'maker' holds a level that the model has not seen" in warned[-1]

@@ -279,3 +279,17 @@ def test_an_earlier_page_survives_a_failure(table, tmp_path, monkeypatch):
     assert "No space left" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
     assert output.read_text() == "earlier"
+
+
+def test_columns_unlike_those_of_the_fit_are_named(table, labelled, tmp_path):
+    assert "Columns unlike those of the fit" not in labelled.words
+    frame = pl.read_parquet(table / "new.parquet").with_columns(pl.col("mean area", HOSTILE) * 100)
+    frame.write_parquet(tmp_path / "cm.parquet")
+    page = made(table / "model", tmp_path / "cm.parquet", "--label", "malignant", "-o", tmp_path / "a.html")
+    is_sound(page)
+    assert "Among the normal rows, some columns hold" in page.words
+    assert re.search(r"mean area a number outside \d+\.\d to \d+\.?\d* 60 100%", page.words)
+    assert f"{HOSTILE} a number outside" in page.words
+    frame.drop("malignant").write_parquet(tmp_path / "none.parquet")
+    page = made(table / "model", tmp_path / "none.parquet", "-o", tmp_path / "b.html")
+    assert re.search(r"mean area a number outside \d+\.\d to \d+\.?\d* 80 100%", page.words)

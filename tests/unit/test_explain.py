@@ -13,7 +13,6 @@ from torch import nn
 import anograd as ag
 from anograd.detectors import DETECTORS
 from anograd.explain import contributions, nearest, patches, spread
-from anograd.table import Table
 
 RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=(160, 2)) @ RNG.normal(size=(2, 5)) + 0.05 * RNG.normal(size=(160, 5))
@@ -187,14 +186,3 @@ def test_a_loaded_detector_explains_alike(tmp_path):
     before, after = (one.explain(2 * NORMAL[:3]) for one in (detector, ag.load(tmp_path / "model")))
     np.testing.assert_array_equal(before.features, after.features)
     np.testing.assert_array_equal(before.parts, after.parts)
-
-
-def test_encoded_rows_are_decoded_to_what_they_were():
-    frame = pl.DataFrame({"a": [1.5, -2.0, 1e6], "b": ["x", "y", "x"], "c": [0, 5, 5]})
-    table = Table().fit(frame)
-    back = table.decode(table.transform(frame))
-    np.testing.assert_allclose(back[:, 0].astype(float), frame["a"].to_numpy(), rtol=1e-5, atol=0.5)
-    assert back[:, 1].tolist() == ["x", "y", "x"]
-    soft = table.transform(frame)
-    soft[0, 1:3] = [0.4, 0.6]
-    assert table.decode(table.settled(soft))[0, 1] == "y"

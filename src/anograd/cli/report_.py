@@ -15,7 +15,7 @@ import typer
 
 from anograd import report, store
 from anograd._version import __version__
-from anograd.cli.answer import answered, one_answer
+from anograd.cli.answer import answered, one_answer, warn
 from anograd.cli.options import (
     LABELS,
     NORMAL,
@@ -33,6 +33,7 @@ from anograd.cli.options import (
 )
 from anograd.data import labels, names
 from anograd.decide import counted
+from anograd.decoded import told
 from anograd.detectors import Detector, load
 from anograd.labelled import only_fitted, read_features, read_labelled, read_normal
 from anograd.page import Card, Scored, check_needs, page, reasons
@@ -90,6 +91,8 @@ def report_(
         sys.stdout.write(whole.decode())
     else:
         write_whole(output, whole)
+    if scored.unlike:
+        warn(told(scored.unlike))
     rows, alarms = len(scored.scores), int(scored.alarms.sum())
     if answered({"rows": rows, "alarms": alarms, "rule": rule, "output": output}):
         return

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anograd.decoded import decode, settle
 from anograd.detectors.parts import Parts
 from anograd.detectors.precise import at_home, precise
 from anograd.detectors.rows import Encoder
@@ -86,7 +87,7 @@ def _expected(detector: Detector, rows: Tensor, others: Tensor | None) -> Tensor
         )
     table = detector.encoder_.table
     if table is not None:
-        found = torch.from_numpy(table.settled(found.float().cpu().numpy())).to(rows)
+        found = torch.from_numpy(settle(table, found.float().cpu().numpy())).to(rows)
     return found.to(rows)
 
 
@@ -120,7 +121,7 @@ def _names(encoder: Encoder) -> tuple[str, ...]:
 
 def _decoded(encoder: Encoder, expected: Tensor) -> np.ndarray[Any, Any]:
     rows = expected.float().cpu().numpy()
-    return rows if encoder.table is None else encoder.table.decode(rows)
+    return rows if encoder.table is None else decode(encoder.table, rows)
 
 
 def _array(values: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:

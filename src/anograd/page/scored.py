@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import betabinom, binomtest, spearmanr
 
 from anograd.decide import Calibration, asked
+from anograd.decoded import Tally, Unlike
 from anograd.detectors import Detector
 
 Floats = NDArray[np.float64]
@@ -47,6 +48,8 @@ class Scored:
         The score without gradients, high = anomalous.
     warned : str
         Why the rule could raise no alarm, if so.
+    unlike : sequence of Unlike
+        Columns in which many rows, normal ones where the truth is known, are unlike those of the fit.
     """
 
     scores: Floats
@@ -58,6 +61,7 @@ class Scored:
     odd: Bools | None = None
     twin: Floats | None = None
     warned: str = ""
+    unlike: Sequence[Unlike] = ()
 
     @classmethod
     def by(
@@ -98,6 +102,7 @@ class Scored:
             odd=odd,
             twin=detector.twin_score(X),
             warned=" ".join(str(one.message) for one in told),
+            unlike=_unlike(detector, X, odd),
         )
 
     @property
@@ -330,3 +335,15 @@ def agreement(scored: Scored) -> Agreement | None:
         alarms,
         int(scored.alarms[first].sum()),
     )
+
+
+def _unlike(detector: Detector, X: Any, odd: Bools | None) -> Sequence[Unlike]:
+    table = detector.encoder_.table
+    if table is None:
+        return ()
+    tally, first = Tally(table), 0
+    for piece in detector._encode(X):
+        rows, end = piece.numpy(), first + len(piece)
+        tally.add(rows if odd is None else rows[~odd[first:end]])
+        first = end
+    return tally.many()

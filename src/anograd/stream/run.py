@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial as bound
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +23,7 @@ import torch
 from anograd import report, store
 from anograd._version import __version__
 from anograd.data import names, number_of_rows, scan
+from anograd.decoded import Tally
 from anograd.detectors import Detector, load
 from anograd.files import extra, is_pipe, opened, parquet_files
 from anograd.labelled import left_out, read_features
@@ -115,8 +116,11 @@ def score_file(
     strict = rejects is None
     with ExitStack() as stack:
         source = _source(detector, data, label, stack)
+        table = detector.encoder_.table
+        tally = None if table is None else Tally(table)
         if verdicts.by_row and not _is_file(output):
-            return _pour(scored(detector, source, Place(), strict=strict), output, rejects, verdicts)
+            pieces = scored(detector, source, Place(), strict=strict, tally=tally)
+            return _with(tally, _pour(pieces, output, rejects, verdicts))
         folder, resumes = _folder(output, data, stack)
         key = _key(model, data, label, strict) if resumes else {"run": uuid.uuid4().hex}
         partial, done = Partial(folder, key), False
@@ -125,16 +129,22 @@ def score_file(
                 tell(f"starting anew: the {partial.changed[0]} changed since a run was interrupted")
             if partial.place.rows:
                 tell(f"going on from row {partial.place.rows:,} of an interrupted run")
-            for piece in scored(detector, source, partial.place, strict=strict):
+            for piece in scored(detector, source, partial.place, strict=strict, tally=tally):
                 partial.add(piece.scores, piece.rejects, piece.after)
             summary = _write(partial, output, rejects, verdicts)
             done = True
         finally:
             partial.close(keep=resumes and partial.vouched and not done)
-    return summary
+    return _with(tally, summary)
 
 
-def scored(detector: Detector, source: Source, place: Place, *, strict: bool) -> Iterator[Scored]:
+def _with(tally: Tally | None, summary: Summary) -> Summary:
+    return summary if tally is None else replace(summary, unlike=tally.many())
+
+
+def scored(
+    detector: Detector, source: Source, place: Place, *, strict: bool, tally: Tally | None = None
+) -> Iterator[Scored]:
     """Return the pieces of a source with their scores, in order.
 
     Several are scored at once, each by one thread, which keeps more cores busy than to share out a batch.
@@ -147,6 +157,8 @@ def scored(detector: Detector, source: Source, place: Place, *, strict: bool) ->
         Where to begin.
     strict : bool
         Whether a row that cannot be scored is an error.
+    tally : Tally, optional
+        Counts the rows of a table that are unlike those of the fit.
 
     Raises
     ------
@@ -158,7 +170,7 @@ def scored(detector: Detector, source: Source, place: Place, *, strict: bool) ->
         waiting: deque[Callable[[], Scored]] = deque()
         for piece in source.pieces(place):
             rows += piece.count
-            waiting.append(_begin(detector, source, piece, submit, strict=strict))
+            waiting.append(_begin(detector, source, piece, submit, strict=strict, tally=tally))
             if len(waiting) > count:
                 yield waiting.popleft()()
         while waiting:
@@ -168,7 +180,7 @@ def scored(detector: Detector, source: Source, place: Place, *, strict: bool) ->
 
 
 def _begin(
-    detector: Detector, source: Source, piece: Piece, submit: Submit, *, strict: bool
+    detector: Detector, source: Source, piece: Piece, submit: Submit, *, strict: bool, tally: Tally | None
 ) -> Callable[[], Scored]:
     """Encode a piece and begin to score it; return what waits for the end."""
     found: Callable[[], Floats] = lambda: np.zeros(0)  # noqa: E731, of no row
@@ -180,6 +192,8 @@ def _begin(
         why |= {int(kept[row]): reason for row, reason in unsound.items()}
         if len(rows):
             found = submit(score_encoded, detector, rows)
+            if tally is not None:
+                tally.add(rows.numpy())
     if strict and why:
         raise _refused(source, piece, why)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anograd.decide import Calibration
+from anograd.decoded import Unlike
 from anograd.report import Floats, Judged
 
 
@@ -23,11 +24,14 @@ class Summary:
         How many there are, those that were rejected among them.
     rejected : int
     alarms : int
+    unlike : sequence of Unlike
+        Columns in which many rows hold what no normal row of the fit held, of those that this run scored.
     """
 
     rows: int = 0
     rejected: int = 0
     alarms: int = 0
+    unlike: Sequence[Unlike] = ()
 
 
 class Verdicts:
