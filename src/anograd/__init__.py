@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         GraN,
         fit_together,
         load,
+        unlike,
     )
     from anograd.gradients import Sketch, per_sample, plan
     from anograd.onnx import export
@@ -51,6 +52,7 @@ __all__ = [
     "load",
     "per_sample",
     "plan",
+    "unlike",
 ]
 
 # Torch and scikit-learn take seconds to load, so they wait until a name is asked for.
@@ -74,6 +76,7 @@ _HOMES = {
     "load": "anograd.detectors",
     "per_sample": "anograd.gradients",
     "plan": "anograd.gradients",
+    "unlike": "anograd.detectors",
 }
 
 

@@ -57,7 +57,7 @@ def settle(table: Table, encoded: Rows) -> Rows:
 class Unlike:
     """A column in which many rows hold what no normal row of the fit held.
 
-    Parameters
+    Attributes
     ----------
     column : str
     rows : int
@@ -132,7 +132,7 @@ class Tally:
         return f"a number outside {low[i]:.6g} to {2 * (low[i] / 2 + half[i]):.6g}"
 
 
-def told(found: Sequence[Unlike]) -> str:
+def in_words(found: Sequence[Unlike]) -> str:
     """Return in words which columns are unlike those of the fit, and what may follow.
 
     Parameters

@@ -45,6 +45,8 @@ def test_rows_unlike_those_of_the_fit_are_warned_of_and_another_folder_leaves_th
     np.save(folder / "week.npy", 4 * RNG.normal(size=(80, 3)))
     done = call("calibrate", folder / "model", folder / "week.npy", "-o", folder / "other")
     assert "rows raise an alarm as calibrated before, more than normal rows should" in done.stderr
+    assert "the rows are unlike those that the model was fitted to" in done.stderr
+    assert all(f"'{column}' holds a number outside -" in done.stderr for column in range(3))
     assert len(load(folder / "model").calibration_.scores) == 39
     assert len(load(folder / "other").calibration_.scores) == 80
 

@@ -6,10 +6,13 @@ import math
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
 
-from anograd.decoded import Tally, Unlike, decode, settle, told
+import anograd as ag
+from anograd.decoded import Tally, Unlike, decode, in_words, settle
 from anograd.table import Table
 
 NUMBERS = st.sampled_from([-2.5, 0.0, 1.0, 7.0, 1e5])
@@ -68,12 +71,37 @@ def test_what_is_told_names_the_columns_with_most_rows_first():
 
 def test_seven_columns_are_told_as_five_and_two_more():
     found = [Unlike(f"c{i}", 10, 0.5, "a number other than 0") for i in range(7)]
-    text = told(found)
+    text = in_words(found)
     assert "'c0' holds a number other than 0, in 50% of the rows; 'c1'" in text
     assert "'c4'" in text
     assert "'c5'" not in text
     assert "and so on in 2 more columns" in text
-    assert "more" not in told(found[:5])
+    assert "more" not in in_words(found[:5])
+
+
+def test_a_detector_tells_the_columns_whatever_the_rows_come_in():
+    rng = np.random.default_rng(0)
+    normal = pl.DataFrame({"a": rng.normal(size=100), "b": rng.choice(["x", "y"], 100)})
+    detector = ag.GradDensity(epochs=2, random_state=0).fit(normal)
+    assert ag.unlike(detector, normal) == []
+    new = normal.with_columns(pl.col("b").str.to_uppercase())
+    (found,) = ag.unlike(detector, new)
+    assert (found.column, found.rows) == ("b", 100)
+    assert ag.unlike(detector, new.to_pandas()) == ag.unlike(detector, new.lazy()) == [found]
+    mixed, mask = pl.concat([normal, new]), np.repeat([True, False], 100)
+    assert ag.unlike(detector, mixed, normal=mask) == []
+    assert ag.unlike(detector, mixed, normal=~mask) == [found]
+
+
+def test_images_have_no_columns():
+    images = np.random.default_rng(0).integers(0, 255, (40, 8, 8)).astype(np.uint8)
+    detector = ag.GradCon(epochs=1, random_state=0).fit(images // 2)
+    assert ag.unlike(detector, images) == []
+
+
+def test_a_detector_that_was_not_fitted_is_refused():
+    with pytest.raises(NotFittedError):
+        ag.unlike(ag.GradCon(), [[1.0]])
 
 
 def test_a_table_saved_before_these_were_kept_loads(monkeypatch):

@@ -13,7 +13,8 @@ from anograd.cli.options import LABELS, NORMAL, Data, Model, check_normal, optio
 from anograd.costs import FEWEST
 from anograd.data import number_of_rows
 from anograd.decide import counted
-from anograd.detectors import load
+from anograd.decoded import in_words
+from anograd.detectors import load, unlike
 from anograd.labelled import only_fitted, parted, read_labelled
 
 ALPHA = 0.05  # the rate at which old and new are compared
@@ -54,6 +55,8 @@ def calibrate(
     found: dict[str, Any] = {"model": output or model}
     told = []
     if kept is not None:
+        if changed := unlike(detector, kept):
+            warn(in_words(changed))
         rows = number_of_rows(kept)
         alarms = int(before.detect(detector.anomaly_score(kept), alpha=ALPHA).sum())
         if binomtest(alarms, rows, ALPHA, alternative="greater").pvalue < SURE:

@@ -33,7 +33,7 @@ from anograd.cli.options import (
 )
 from anograd.data import labels, names
 from anograd.decide import counted
-from anograd.decoded import told
+from anograd.decoded import in_words
 from anograd.detectors import Detector, load
 from anograd.labelled import only_fitted, read_features, read_labelled, read_normal
 from anograd.page import Card, Scored, check_needs, page, reasons
@@ -92,7 +92,7 @@ def report_(
     else:
         write_whole(output, whole)
     if scored.unlike:
-        warn(told(scored.unlike))
+        warn(in_words(scored.unlike))
     rows, alarms = len(scored.scores), int(scored.alarms.sum())
     if answered({"rows": rows, "alarms": alarms, "rule": rule, "output": output}):
         return

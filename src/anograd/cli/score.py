@@ -12,7 +12,7 @@ from anograd.cli.answer import Misused, answered, note, one_answer, warn
 from anograd.cli.engine import ENGINE, KEEP, MANY, WORKERS, Engine, score_parts
 from anograd.cli.options import Alpha, Budget, Costs, Data, Fdr, Model, check_output, chosen_rule, option
 from anograd.decide import asked, counted
-from anograd.decoded import told
+from anograd.decoded import in_words
 from anograd.stream import score_file
 
 ENDINGS = (".csv", ".parquet")
@@ -57,7 +57,7 @@ def score(
             )
     summary = score_file(model, data, output, rule=rule, label=label, rejects=rejects, tell=note)
     if summary.unlike:
-        warn(told(summary.unlike))
+        warn(in_words(summary.unlike))
     found = {"rows": summary.rows, "rejected": summary.rejected, "alarms": summary.alarms}
     if answered({**found, "rule": rule, "output": output}):
         return

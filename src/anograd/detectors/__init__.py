@@ -12,6 +12,7 @@ from anograd import store
 from anograd.checkpoint import copied
 from anograd.detectors import golden
 from anograd.detectors.base import Detector
+from anograd.detectors.changed import unlike
 from anograd.detectors.checks import HandedIn
 from anograd.detectors.classifier import GradLabels, GradNorm
 from anograd.detectors.composed import GradientDetector
@@ -45,6 +46,7 @@ __all__ = [
     "GradientFeatures",
     "fit_together",
     "load",
+    "unlike",
 ]
 
 DETECTORS: dict[str, type[Detector]] = {

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import betabinom, binomtest, spearmanr
 
 from anograd.decide import Calibration, asked
-from anograd.decoded import Tally, Unlike
-from anograd.detectors import Detector
+from anograd.decoded import Unlike
+from anograd.detectors import Detector, unlike
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -102,7 +102,7 @@ class Scored:
             odd=odd,
             twin=detector.twin_score(X),
             warned=" ".join(str(one.message) for one in told),
-            unlike=_unlike(detector, X, odd),
+            unlike=unlike(detector, X, normal=None if odd is None else ~odd),
         )
 
     @property
@@ -335,15 +335,3 @@ def agreement(scored: Scored) -> Agreement | None:
         alarms,
         int(scored.alarms[first].sum()),
     )
-
-
-def _unlike(detector: Detector, X: Any, odd: Bools | None) -> Sequence[Unlike]:
-    table = detector.encoder_.table
-    if table is None:
-        return ()
-    tally, first = Tally(table), 0
-    for piece in detector._encode(X):
-        rows, end = piece.numpy(), first + len(piece)
-        tally.add(rows if odd is None else rows[~odd[first:end]])
-        first = end
-    return tally.many()

@@ -1,0 +1,46 @@
+"""Columns in which the rows of a table are unlike those that a detector was fitted to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from anograd.decoded import Tally, Unlike
+from anograd.detectors.base import Detector
+
+
+def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = None) -> list[Unlike]:
+    """Return the columns in which many rows hold what no normal row of the fit held, most rows first.
+
+    A level that it has not seen, or a number outside its range, in a tenth of the rows and in five at least.
+    Alarms may come of that alone, where a table has changed: another unit, a category spelt otherwise.
+
+    Parameters
+    ----------
+    detector : Detector
+        Fitted to a table; for others there is no such column.
+    X : as for ``fit``
+    normal : ndarray of bool, (n,), optional
+        Which rows to look at; all of them left out.
+
+    Examples
+    --------
+    >>> from anograd import GradCon
+    >>> metres = np.random.default_rng(0).normal(180, 10, size=(200, 2))
+    >>> detector = GradCon(epochs=2, random_state=0).fit(metres)
+    >>> [(one.column, one.share) for one in unlike(detector, metres / [1, 100])]
+    [('1', 1.0)]
+    """
+    check_is_fitted(detector)
+    table = detector.encoder_.table
+    if table is None:
+        return []
+    tally, first = Tally(table), 0
+    for piece in detector._encode(X):
+        rows, end = piece.numpy(), first + len(piece)
+        tally.add(rows if normal is None else rows[normal[first:end]])
+        first = end
+    return tally.many()
