@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
-from anograd import R2AD2, GradCon, GradDensity
+from anograd import R2AD2, GradCon, GradDensity, GradScoreTest
 from anograd.cli import app
 from anograd.ranks import together
 
@@ -29,6 +29,8 @@ FITS = {
     "noise": (lambda: GradCon(epochs=2, target="vae", **SEED), IMAGES),
     "density": (lambda: GradDensity(epochs=2, **SEED), TABLE),
     "checkpoints": (lambda: R2AD2(epochs=1, dropout=0.0, checkpoints=2, **SEED), TABLE),
+    "turns": (lambda: GradScoreTest(target="rotations", epochs=2, batch_size=3, **SEED), IMAGES),
+    "hidden": (lambda: GradScoreTest.for_tables(epochs=2, batch_size=3, size=32, **SEED), TABLE),
     "dropout": (lambda: R2AD2(epochs=1, checkpoints=1, **SEED), TABLE),
 }
 

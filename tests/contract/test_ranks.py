@@ -14,7 +14,7 @@ from tests.contract.ranks_fits import FITS, TABLE
 
 import anograd as ag
 
-RANDOM = ("noise", "dropout")  # each process draws its own
+RANDOM = ("noise", "dropout", "hidden")  # each process draws its own
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(ag.__file__).parents[1])}
 pytestmark = pytest.mark.slow
 
