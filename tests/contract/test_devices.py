@@ -48,6 +48,11 @@ FITS: dict[str, tuple[Make, np.ndarray, np.ndarray | None]] = {
         TABLE, KNOWN,
     ),
     "R2AD2, published": (lambda **on: ag.R2AD2.as_published("mammography", epochs=1, **on), TABLE, KNOWN),
+    "hidden columns": (lambda **on: ag.GradScoreTest.for_tables(epochs=2, **on), TABLE, None),
+    "score test, images": (lambda **on: ag.GradScoreTest.for_images(epochs=2, size=32, **on), IMAGES, None),
+    "rotations": (
+        lambda **on: ag.GradScoreTest.for_images(target="rotations", epochs=2, size=32, **on), IMAGES, None,
+    ),
     "features": (lambda **on: ag.GradientFeatures(epochs=2, **on), TABLE, None),
     **{
         name: (lambda kind=kind, **on: kind(epochs=2, **on), TABLE, KNOWN)
@@ -55,6 +60,10 @@ FITS: dict[str, tuple[Make, np.ndarray, np.ndarray | None]] = {
         if name not in ("gradcon", "r2ad2")
     },
 }  # fmt: skip
+
+
+# On the CPU rows that come near to the kink of a ReLU are computed again in double precision, elsewhere not.
+SINGLE = ("score test, images", "rotations")
 
 
 def read(detector: Any, rows: np.ndarray) -> np.ndarray:
@@ -73,10 +82,11 @@ def test_a_fit_is_the_same_on_another_device(name: str, tmp_path: Path) -> None:
             detector.save(tmp_path / "model")
             loaded = ag.load(tmp_path / "model")
             np.testing.assert_allclose(loaded.anomaly_score(rows), found, rtol=1e-6)
-    np.testing.assert_allclose(found, read(expected, rows), rtol=1e-5, atol=1e-7)
+    rtol = 1e-4 if name in SINGLE else 1e-5
+    np.testing.assert_allclose(found, read(expected, rows), rtol=rtol, atol=1e-7)
     if name != "features":
         here = ag.load(tmp_path / "model", device="cpu")
-        np.testing.assert_allclose(here.anomaly_score(rows), found, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(here.anomaly_score(rows), found, rtol=rtol, atol=1e-7)
 
 
 @pytest.mark.parametrize("normal", [None, IMAGES[:20]], ids=["reconstructed", "nearest"])
