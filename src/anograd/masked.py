@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 WIDTH, DEPTH = 256, 2
@@ -38,6 +39,7 @@ class MaskedColumns(nn.Module):
     """
 
     column: Tensor
+    places: Tensor
     lower: Tensor
     upper: Tensor
     centre: Tensor
@@ -50,6 +52,7 @@ class MaskedColumns(nn.Module):
         self.register_buffer("column", torch.cat(owners))
         for name in ("lower", "upper", "centre"):
             self.register_buffer(name, torch.zeros(total))
+        self.register_buffer("places", _places(cells))
         self.register_buffer("hidden", _dealt(columns))
         self.first = nn.Linear(total + columns, WIDTH)
         blocks = [
@@ -77,16 +80,16 @@ class MaskedColumns(nn.Module):
         Both of the latter are for each of q questions; hidden is 1 for what was asked for, (n, q, p).
         """
         hidden = self._drawn(x) if self.training else self.hidden.expand(len(x), -1, -1)
-        there, of_column = self._cells(x).unsqueeze(1), self._membership(x)
-        h = self.first(torch.cat([there * (1 - hidden @ of_column.T), hidden], dim=2))
+        there = self._cells(x).unsqueeze(1)
+        h = self.first(torch.cat([there * (1 - hidden.index_select(2, self.column)), hidden], dim=2))
         for block in self.blocks:
             h = h + block(h)
         logits = self.head(self.norm(h))
         logits = (logits - logits.detach().amax(2, keepdim=True)).clamp_min(LEAST_LOGIT)
         powers = logits.exp()
-        sums = powers @ of_column
-        told = (logits * there) @ of_column - sums.log()
-        expected = (powers * self.centre) @ of_column / sums
+        sums = self._summed(powers)
+        told = self._summed(logits * there) - sums.log()
+        expected = self._summed(powers * self.centre) / sums
         return (expected * hidden).sum(1) / hidden.sum(1).clamp_min(1), told, hidden
 
     def loss(self, output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
@@ -99,10 +102,10 @@ class MaskedColumns(nn.Module):
         values = x[:, self.column]
         return ((values >= self.lower) & (values < self.upper)).to(x.dtype)
 
-    def _membership(self, like: Tensor) -> Tensor:
-        """Return 1 for a cell and its column, 0 for others, (cells of all columns, p)."""
-        columns = torch.arange(self.hidden.shape[1], device=like.device)
-        return (self.column.unsqueeze(1) == columns).to(like.dtype)
+    def _summed(self, values: Tensor) -> Tensor:
+        """Return the sum over each column's cells, (n, q, p), of values (n, q, cells of all columns)."""
+        found = F.pad(values, (0, 1)).index_select(2, self.places.flatten())
+        return found.view(*values.shape[:2], *self.places.shape).sum(3)
 
     def _drawn(self, x: Tensor) -> Tensor:
         """Return which columns are hidden, one question a row, (n, 1, p), at least one of them."""
@@ -138,6 +141,13 @@ def _edges(ascending: Tensor) -> Tensor:
         between = torch.unique(ascending[(shares * len(ascending)).long()])
         between = between[between > least]
     return torch.cat([least, between, torch.nextafter(most, torch.full_like(most, torch.inf))])
+
+
+def _places(cells: Sequence[int]) -> Tensor:
+    """Return which cells are each column's, (p, most cells); where it has fewer, one past the last."""
+    counts = torch.cat([torch.full((1, 1), count) for count in cells])
+    within = torch.arange(max(cells))
+    return torch.where(within < counts, counts.cumsum(0) - counts + within, sum(cells))
 
 
 def _dealt(columns: int) -> Tensor:

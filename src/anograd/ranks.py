@@ -39,7 +39,7 @@ class Ranks:
         return batch if self.world == 1 else batch.tensor_split(self.world)[self.rank]
 
     def seed(self, seed: int) -> int:
-        """Return a seed of this rank's own for what is drawn row by row: dropout, a VAE's noise, hidden columns."""
+        """Return a seed of this rank's own for what is drawn row by row: dropout, noise, hidden columns."""
         return seed + APART * self.rank
 
     def sum(self, tensors: Sequence[Tensor]) -> None:

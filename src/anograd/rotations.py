@@ -62,7 +62,7 @@ class RotationAutoencoder(ConvAutoencoder):
         """Return the reconstruction (n, C, H, W), and the logits (n, 4, 4) of each turn of each image."""
         reconstruction = self.up(self.down(x))
         found = self.body(turned(_middle(x, self.side)).flatten(0, 1)).mean((2, 3))
-        return reconstruction, self.head(found.unflatten(0, (len(x), TURNS)))
+        return reconstruction, self.head(found.view(len(x), TURNS, BODY[-1]))
 
     def loss(self, output: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return each row's mean squared error plus its mean cross entropy over the turns, (n,)."""

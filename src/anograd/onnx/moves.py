@@ -129,6 +129,15 @@ def _scatter(writer: Writer, like: Tensor, x: Value, axis: int, index: Value, gi
     return writer.add("ScatterElements", x.name, index.name, given.name, axis=axis)
 
 
+@translates("index_add")
+def _index_add(writer: Writer, like: Tensor, x: Value, axis: int, index: Value, given: Value) -> str:
+    places = np.ones(len(x.shape), dtype=np.int64)
+    places[axis] = -1
+    along = writer.add("Reshape", index.name, writer.constant(places))
+    wide = writer.add("Expand", along, writer.sizes(given.shape))
+    return writer.add("ScatterElements", x.name, wide, given.name, axis=axis, reduction="add")
+
+
 @translates("cat")
 def _cat(writer: Writer, like: Tensor, parts: Sequence[Value], axis: int = 0) -> str:
     return writer.add("Concat", *(writer.cast(one, like.dtype).name for one in parts), axis=axis)
