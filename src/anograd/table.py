@@ -321,6 +321,8 @@ class Table:
             and self.origin == [j for j, width in enumerate(widths) for _ in range(width)]
             and len(self.names_out) == len(self.origin)
             and (self.names_in is None or len(self.names_in) == self.n_in)
+            and {*self.constant} <= {*self._numbers}
+            and {*self.gaps} <= {*self._keys}
         )
         if not fits:
             raise ValueError("its columns, ranges and levels do not fit together")

@@ -420,3 +420,13 @@ def test_tables_whose_parts_do_not_fit_together_are_refused(change):
     parts = skops.io.loads(Table().fit(WIDE).to_skops())
     with pytest.raises(ValueError, match="is no table of anograd"):
         Table.from_skops(skops.io.dumps({**parts, **change}))
+
+
+@pytest.mark.parametrize(
+    "change", [{"constant": [9]}, {"gaps": [0]}, {"constant": [[0]]}, {"gaps": 3}], ids=str
+)
+def test_columns_that_are_constant_or_lack_cells_must_be_there(change):
+    parts = skops.io.loads(Table().fit(WIDE).to_skops())
+    parts["state"] |= change
+    with pytest.raises(ValueError, match="is no table of anograd"):
+        Table.from_skops(skops.io.dumps(parts))
