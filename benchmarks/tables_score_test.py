@@ -122,7 +122,8 @@ def _means(method: str, columns: Sequence[tuple[str, str]], head: Sequence[str])
     found = [line for line in lines if line["method"] == method]
     if not found:
         return "Not measured yet."
-    both, rows = _beside(found, lines), []
+    read = {whose for whose, _ in columns}
+    both, rows = [line for line in _beside(found, lines) if line["method"] in read], []
     for data, title in SETS.items():
         of_data = [line for line in both if line["data"] == data]
         if not of_data:
@@ -131,7 +132,7 @@ def _means(method: str, columns: Sequence[tuple[str, str]], head: Sequence[str])
         cells = [_mean_of(of_data, whose, score, seeds) for whose, score in columns]
         rows.append([title, str(seeds), *cells, PUBLISHED[data]])
     titles = ("data set", "seeds", *head, "GradCon, published")
-    return "\n\n".join([markdown(titles, rows), origin(found)])
+    return "\n\n".join([markdown(titles, rows), origin(both)])
 
 
 def _mean_of(lines: Sequence[Line], method: str, score: str, seeds: int) -> str:
