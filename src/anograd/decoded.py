@@ -116,7 +116,7 @@ class Tally:
         """Return the columns in which a tenth of the rows, and five at least, are so; most rows first."""
         least = max(FEW, MANY * self.rows)
         found = [
-            Unlike(_label(self._table, j), count, count / self.rows, self._why(j))
+            Unlike(self._table.label(j), count, count / self.rows, self._why(j))
             for j, count in enumerate(self._counts.tolist())
             if count >= least
         ]
@@ -159,8 +159,4 @@ def _levels(table: Table) -> dict[int, NDArray[np.int64]]:
 
 
 def _level(table: Table, j: int, column: int) -> str:
-    return table.names_out[column].removeprefix(_label(table, j)).lstrip("= ")
-
-
-def _label(table: Table, j: int) -> str:
-    return table.names_in[j] if table.names_in is not None else str(j)
+    return table.names_out[column].removeprefix(table.label(j)).lstrip("= ")

@@ -117,7 +117,7 @@ class Table:
         self._half = np.where(half > 0, half, 0.5)
         self.constant = [j for j, one in zip(self._numbers, half, strict=True) if not one > 0]
         self.gaps = [j for j in counts if counts[j].pop(None, 0)]
-        self._fit_categories({j: common_levels(self._label(j), counts[j]) for j in counts})
+        self._fit_categories({j: common_levels(self.label(j), counts[j]) for j in counts})
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -152,7 +152,7 @@ class Table:
         for row in np.flatnonzero(flawed).tolist():
             column = int(bad[row].argmax())
             kind = "infinity" if np.isinf(matrix[row, column]) else "an empty cell or NaN"
-            why[row] = f"{kind} in column {self._label(column)!r}"
+            why[row] = f"{kind} in column {self.label(column)!r}"
         kept = np.flatnonzero(~flawed)
         texts = {j: [cells[i] for i in kept] for j, cells in texts.items()} if why else texts
         return self.encode(matrix[kept] if why else matrix, texts), kept, why
@@ -194,7 +194,7 @@ class Table:
         """
         names, matrix, texts = parse(X)
         self.check_columns(names, matrix.shape[1])
-        as_fitted(matrix, texts, self._keys, self._label)
+        as_fitted(matrix, texts, self._keys, self.label)
         return matrix, texts
 
     def encode(self, matrix: NDArray[np.float64], texts: Texts) -> NDArray[np.float32]:
@@ -234,6 +234,10 @@ class Table:
     def kinds(self) -> list[str]:
         """Return for each column of X what it holds: "number" or "category"."""
         return ["number" if j in self._numbers else "category" for j in range(self.n_in)]
+
+    def label(self, column: int) -> str:
+        """Return what a column of X is called: its name, or its number in an array."""
+        return self.names_in[column] if self.names_in is not None else str(column)
 
     def state(self) -> dict[str, Any]:
         """Return what is known of the columns, fit for JSON: names, kinds, treatment of missing cells."""
@@ -343,7 +347,7 @@ class Table:
     def _fit_categories(self, levels: dict[int, tuple[list[str], list[str]]]) -> None:
         self.names_out, self.origin, self._keys, categories = [], [], {}, []
         for j in range(self.n_in):
-            label = self._label(j)
+            label = self.label(j)
             if j not in levels:
                 self.names_out.append(label)
                 self.origin.append(j)
@@ -359,9 +363,6 @@ class Table:
             examples = np.array([[level[0] for level in categories]], dtype=object)
             self._encoder = OneHotEncoder(categories=categories, sparse_output=False, dtype=np.float32)
             self._encoder.fit(examples)  # the levels are given, so one row is enough
-
-    def _label(self, j: int) -> str:
-        return self.names_in[j] if self.names_in is not None else str(j)
 
     def _flaws(self, matrix: NDArray[np.float64], row: int, column: int = 0) -> list[Flaw]:
         """Return the flaw of a part of the table, if any, numbered from the start of the whole."""
