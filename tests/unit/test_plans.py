@@ -127,6 +127,28 @@ def test_rows_that_are_all_alike_do_not_settle_a_plan() -> None:
         torch.testing.assert_close(in_pieces, whole)
 
 
+class Reading(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = nn.LSTM(1, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reader(x.unsqueeze(2))[0][:, -1]
+
+
+def test_one_row_among_longer_batches_needs_no_new_plan() -> None:
+    """Though autograd's graph of one row is another one."""
+    passes: list[int] = []
+    net = Reading().double()
+    target = Target.adopt(net, loss=lambda output, x: passes.append(len(x)) or loss(output, x))
+    per_sample(target, X)
+    passes.clear()
+    for n in (1, 6, 1, 2, 6):
+        per_sample(target, X[:n])
+    assert passes == [1, 6, 1, 2, 6]
+    agrees(target)
+
+
 class Sorting(nn.Module):
     def __init__(self) -> None:
         super().__init__()

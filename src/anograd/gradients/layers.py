@@ -118,9 +118,10 @@ class ConvolutionColumns:
         positions, kernel = range(1, 1 + axes), range(2 + axes, 2 + 2 * axes)
         if channels == 1:  # only positions lie side by side
             copied = a.permute(0, 1 + axes, *kernel, *positions).reshape(n, 1, sizes[3], sizes[2])
-            return copied.transpose(2, 3)
+            return copied.contiguous().transpose(2, 3)
         a = a.reshape(*a.shape[: 1 + axes], self.groups, channels // self.groups, *self.kernel)
-        return a.permute(0, 1 + axes, *positions, *(i + 1 for i in kernel), 2 + axes).reshape(sizes)
+        copied = a.permute(0, 1 + axes, *positions, *(i + 1 for i in kernel), 2 + axes).reshape(sizes)
+        return copied.contiguous()  # windows that overlap along one axis are a view, row by row to multiply
 
     def outer(self, left: Tensor) -> Tensor:
         if not self._convolves():

@@ -134,7 +134,7 @@ def check_fits(target: Target, planned: Plan, x: Tensor, tape: Tape, anew: bool)
         Where what a row goes through depends on its company, and its loss with it.
     """
     graph = graph_of(tape)
-    noted = Counter((call.layer, call.part) for call in tape.calls)
+    noted = tape.noted()
     doubts = {
         one.name: why
         for one in planned.served

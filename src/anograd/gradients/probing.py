@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ SORTED = 16  # rows that are looked for in each other's place, since a few may b
 ROOM = 2**28  # bytes for that
 MIXED = "rows come in another order there"
 OLD_CHECKPOINT = "CheckpointFunctionBackward"
+Way = tuple[Counter[tuple[str, str]], tuple[str, ...]]  # a pass's calls and the nodes of its graph
 
 
 def by_kind(target: Target) -> tuple[Served, ...]:
@@ -96,7 +98,8 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast)
     held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
     bytes_a_row = (sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8) // 2
-    mixed = _mixed(target, rows[: max(2, ROOM // max(1, bytes_a_row))], layers, names, autocast)
+    many = rows[: max(2, ROOM // max(1, bytes_a_row))]
+    mixed, ways = _mixed(target, many, layers, names, autocast)
     served = [
         _checked(one, single, tape, gradients, graph, mixed) if one.by == RULE else one for one in served
     ]
@@ -108,7 +111,8 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
             replace(one, by=ROWS, why=_both(one.why, error)) if one.by == VMAP else one for one in served
         ]
     calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept)
-    return Plan(tuple(served), calls, bytes_a_row, autocast, bool(heard), {graph.nodes}, doubts, len(rows))
+    graphs = {nodes for noted, nodes in (_way(single), *ways) if noted == tape.noted()} | {graph.nodes}
+    return Plan(tuple(served), calls, bytes_a_row, autocast, bool(heard), graphs, doubts, len(rows))
 
 
 def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor:
@@ -151,17 +155,18 @@ def _mixed(
     layers: Sequence[str],
     names: Sequence[str],
     autocast: torch.dtype | None,
-) -> set[tuple[str, str]]:
+) -> tuple[set[tuple[str, str]], list[Way]]:
     """Return the products at which the first row is not in its place, by what comes in or by its gradient.
 
     A network that sorts its rows, and puts them back, has them in another order inside. They may be sorted
-    already, but not from both ends.
+    already, but not from both ends. The ways of these passes come with them.
     """
-    found, precision = set(), precision_of(target.module, autocast)
+    found, ways, precision = set(), [], precision_of(target.module, autocast)
     for batch in (rows, rows.flip(0)):
         with recording(target, batch[:1], layers, names, autocast) as alone:
             pass
         with recording(target, batch, layers, names, autocast) as tape:
+            ways.append(_way(tape))
             gradients = tape.gradients(of=torch.eye(len(batch), device="cpu").to(tape.loss)[0])
         own = _inputs(alone)
         for product, inputs in _inputs(tape).items():
@@ -171,7 +176,11 @@ def _mixed(
         for call, d in zip(tape.calls, gradients, strict=True):
             if (d[1:].isfinite() & (d[1:] != 0)).any():
                 found.add((call.layer, call.part))
-    return found
+    return found, ways
+
+
+def _way(tape: Tape) -> Way:
+    return tape.noted(), graph_of(tape).nodes
 
 
 def _inputs(tape: Tape) -> dict[tuple[str, str], list[Tensor]]:

@@ -147,12 +147,19 @@ class Outer:
         return self.right.squared().inner(self.left.square(), weight)
 
     def sketch(self, p: Projection, q: Projection) -> Tensor:
-        k, r = self.left.shape[1:3]
+        k, r, t = self.left.shape[1:]
         if p is None:
             left = self._spread_over_groups()
+        elif k == 1 and self.left.stride(2) == 1:  # a position's rows lie side by side: one product for all
+            left = (self.left.transpose(2, 3) @ p.t()).transpose(2, 3)
         else:
             left = p.reshape(-1, k, r).transpose(0, 1) @ self.left  # (n, k, p, t)
-        right = self.right.dense() if q is None else self.right.forward(q.repeat(k, 1), len(q))
+        if q is None:
+            right = self.right.dense()
+        else:
+            right = self.right.forward(q if k == 1 else q.repeat(k, 1), len(q))
+        if k == t == 1:
+            return (left.squeeze(1) * right.squeeze(1).transpose(1, 2)).flatten(1)
         # Groups add up like positions do, so both become one long axis.
         left, right = (side.transpose(1, 2).flatten(2) for side in (left, right))
         return (left @ right.transpose(-1, -2)).flatten(1)

@@ -51,6 +51,10 @@ class Tape:
     refused: dict[str, str]  # layers that were not expanded, and why
     kink: Tensor | None  # (n,), how near each row comes to one
 
+    def noted(self) -> Counter[tuple[str, str]]:
+        """Return how often each product was called."""
+        return Counter((call.layer, call.part) for call in self.calls)
+
     def gradients(self, of: Tensor | None = None) -> list[Tensor]:
         """Return d, the gradient of each row's loss at the output of each call; uses the graph up.
 
