@@ -200,12 +200,19 @@ def standing_in(target: Target, parameters: Mapping[str, Tensor]) -> Iterator[No
         for name, tensor in place.items()
         if id(tensor) in stand_ins
     ]
+    # Hooks of the old weight_norm leave what they make of a stand-in on the module.
+    left = [
+        (vars(part), name, value)
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor)
+    ]
     try:
         for place, name, tensor in own:
             place[name] = stand_ins[id(tensor)]  # type: ignore[assignment]
         yield
     finally:
-        for place, name, tensor in own:
+        for place, name, tensor in (*own, *left):
             place[name] = tensor  # type: ignore[assignment]
 
 

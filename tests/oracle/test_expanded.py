@@ -337,3 +337,15 @@ def test_what_no_rule_serves_falls_back(net: nn.Module, shape: tuple[int, ...], 
         gradients = torch.autograd.grad(loss(net(row), row).sum(), list(net.parameters()))
         rows.append(torch.cat([g.flatten() for g in gradients]))
     torch.testing.assert_close(per_sample(target, x, ("full",)).full, torch.stack(rows), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recurrent_layers_keep_their_digits_on_small_inputs(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = KINDS[kind](3, 4, batch_first=True, bias=False)
+    x = 1e-5 * torch.randn(5, 6, 3)
+    found = per_sample(Target.adopt(Recurrent(layer, True, False), loss=squared), x, ("loss", "norm"))
+    exact = Target.adopt(Recurrent(layer, True, False).double(), loss=squared)
+    oracle = row_gradients(exact, x.double(), exact.layers)
+    lengths = torch.stack([oracle[name].flatten(1).norm(dim=1) for name in exact.layers], 1)
+    torch.testing.assert_close(found.norm.double(), lengths, rtol=1e-5, atol=0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,25 @@ def test_layers_called_by_keyword_or_without_gradients() -> None:
     assert (found[:, :16] == 0).all()
 
 
+@pytest.mark.parametrize("size", [1e12, 1e-14])
+def test_a_length_has_room_where_its_square_has_none(size: float) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    x = size * torch.ones(2, 4)
+    target = Target.adopt(net, loss=lambda output, x: output.square().sum(1))
+    full = per_sample(target, x, ("full",)).full.double()
+    own = torch.stack([part.norm(dim=1) for part in full.split([16, 4, 16, 4], 1)], 1)
+    torch.testing.assert_close(per_sample(target, x).norm.double(), own, rtol=1e-6, atol=0)
+
+
+def test_a_network_of_the_old_weight_norm_comes_back_as_it_was() -> None:
+    with pytest.warns(FutureWarning):
+        net = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 4)), nn.PReLU())
+    with torch.no_grad():
+        before = net(X.float())
+    per_sample(Target.adopt(net), X.float())
+    torch.testing.assert_close(copy.deepcopy(net)(X.float()).detach(), before)
+
+
 def test_a_loss_that_does_not_depend_on_the_network_has_gradient_zero() -> None:
     target = Target.adopt(mlp(), loss=lambda output, x: x.square().sum(1))
     assert (per_sample(target, X).norm == 0).all()
@@ -201,7 +222,7 @@ def test_a_network_whose_path_depends_on_the_batch_is_refused() -> None:
 
     target = Target.adopt(Fickle())
     per_sample(target, X[:2])
-    with pytest.raises(ValueError, match="rows influence each other: 5 of them at once go another way"):
+    with pytest.raises(ValueError, match=r"rows influence each other: the first has loss .* among 5"):
         per_sample(target, X)
 
 

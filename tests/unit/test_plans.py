@@ -165,3 +165,93 @@ def test_a_few_rows_in_order_do_not_settle_a_plan() -> None:
     few[:, 0] = 1
     per_sample(target, few)
     agrees(target, X)
+
+
+class Slope(nn.Module):
+    """Gives back the gradient of an energy: each weight enters it twice through one node of the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.energy = nn.Linear(4, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        energy = self.energy(self.inner(x).tanh()).sum()
+        return torch.autograd.grad(energy, x, create_graph=True)[0]
+
+
+class Aiming(nn.Module):
+    """Calls its layer once more for an aim, and uses its weight behind its back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        aim = self.layer(0.9 * x).tanh().detach()
+        return F.linear(self.layer(x).tanh() - 0.1 * aim, self.layer.weight.t())
+
+
+@pytest.mark.parametrize("kind", [Slope, Aiming])
+def test_a_weight_whose_uses_cannot_be_counted(kind: type[nn.Module]) -> None:
+    net = kind().double()
+    target = Target.adopt(net, loss=loss, layers="*.weight")
+    agrees(target)
+    assert not plan(target, X).by("rule")
+
+
+class Pieces(nn.Module):
+    """Normalises over so many rows at a time."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.layer, self.size = nn.Linear(4, 4), size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([h - 0.5 * h.mean(0) for h in self.layer(x).split(self.size)])
+
+
+class OddOrEven(nn.Module):
+    """Rows influence each other where there are an odd number of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        return h - h.mean(0) + h if len(x) % 2 else 0 * h.tanh() + h
+
+
+class FromThree(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        return h - 0.5 * h.mean(0) if len(x) > 2 else h
+
+
+def test_rows_that_influence_each_other_by_their_number() -> None:
+    net = Pieces(1).double()
+    target = Target.adopt(net, loss=loss)
+    per_sample(target, X)
+    net.size = 64
+    with pytest.raises(ValueError, match="rows influence each other"):
+        per_sample(target, X)
+    target = Target.adopt(OddOrEven().double(), loss=loss)
+    per_sample(target, X)
+    with pytest.raises(ValueError, match="rows influence each other"):
+        per_sample(target, X[:5])
+    with pytest.raises(ValueError, match=r"rows influence each other: the first has loss .* among 6"):
+        per_sample(Target.adopt(FromThree().double(), loss=loss), X)
+
+
+def test_a_batch_norm_that_loses_its_statistics_later() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).double()
+    target = Target.adopt(net, loss=loss, layers="0.*")
+    per_sample(target, X)
+    net[1].running_mean = net[1].running_var = None
+    with pytest.raises(ValueError, match="keeps no running statistics"):
+        per_sample(target, X)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -51,6 +52,30 @@ def test_the_nearest_of_several_kinks_counts_and_none_is_infinitely_far() -> Non
     none = per_sample(Target.adopt(nn.Sequential(one, nn.Tanh(), two)), x, ("kink",))
     assert none.kink.isinf().all()
     assert not one._forward_pre_hooks
+
+
+class Called(nn.Module):
+    """Calls its ReLU in some way."""
+
+    def __init__(self, way: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.relu, self.way = nn.Linear(4, 4), nn.ReLU(), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.way(self.relu, self.layer(x))
+
+
+def test_a_kink_however_the_relu_is_called() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 4)
+    net = Called(lambda relu, h: relu(input=h))
+    wanted = per_sample(Target.adopt(nn.Sequential(net.layer, nn.ReLU())), x, ("kink",)).kink
+    torch.testing.assert_close(per_sample(Target.adopt(net), x, ("kink",)).kink, wanted)
+    net.way = lambda relu, h: torch.cat([relu(h), relu(h[:, :0])], 1)
+    torch.testing.assert_close(per_sample(Target.adopt(net), x, ("kink",)).kink, wanted)
+    net.way = lambda relu, h: relu(h.t()).t()
+    with pytest.raises(ValueError, match="called with 4 of something for 6 rows: leave 'kink' out of want"):
+        per_sample(Target.adopt(net), x, ("kink",))
 
 
 @pytest.mark.parametrize("memory", ["1GiB", 1])

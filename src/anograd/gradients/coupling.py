@@ -49,7 +49,7 @@ def refuse_coupled_rows(
         return
     row = int((together - alone).abs().nan_to_num(torch.inf).argmax())
     of_row, of_pair = (_overheard(module, losses, rows) for rows in (pair[row : row + 1], pair))
-    guilty = _first_that_differs(of_row, of_pair, row, _near(precision))
+    guilty = _first_that_differs(of_row, of_pair, row, near(precision))
     where = "in the network" if not guilty else f"in layer '{guilty}' ({_kind(module, guilty)})"
     raise ValueError(
         f"rows influence each other {where}: the first has loss {alone[0]:.6g} alone and {together[0]:.6g} "
@@ -59,13 +59,37 @@ def refuse_coupled_rows(
     )
 
 
+def refuse_company(
+    losses: Pass, rows: Tensor, together: Tensor, alone: Tensor, precision: torch.dtype
+) -> None:
+    """Raise ValueError where the first of some rows has another loss among them than alone.
+
+    Parameters
+    ----------
+    losses : callable
+        One forward pass: rows to losses.
+    rows : torch.Tensor, (n, ...)
+    together : torch.Tensor, (n,)
+    alone : torch.Tensor, (1,)
+    precision : torch.dtype
+        What the network computes in.
+    """
+    if alike(together[:1], alone, precision) or not alike(losses(rows), together, precision):
+        return
+    raise ValueError(
+        f"rows influence each other: the first has loss {alone[0]:.6g} alone and {together[0]:.6g} among "
+        f"{len(rows)}, so no row has a gradient of its own. Does something normalise over the batch, or "
+        f"does the network go another way with many rows than with one?"
+    )
+
+
 def _kind(module: nn.Module, name: str) -> str:
     return type(module.get_submodule(name)).__name__
 
 
 def alike(one: Tensor, other: Tensor, precision: torch.dtype) -> bool:
     """Tell whether losses computed in this precision differ by rounding alone."""
-    return _alike(one, other, _near(precision))
+    return _alike(one, other, near(precision))
 
 
 def precision_of(module: nn.Module, autocast: torch.dtype | None) -> torch.dtype:
@@ -75,7 +99,8 @@ def precision_of(module: nn.Module, autocast: torch.dtype | None) -> torch.dtype
     )
 
 
-def _near(precision: torch.dtype) -> float:
+def near(precision: torch.dtype) -> float:
+    """Return by what share numbers computed in this precision may differ by rounding alone."""
     # Half of the digits, and a little more, are left to rounding and to kernels that the size of the batch
     # chooses: 0.0008 in float32.
     return math.pow(torch.finfo(precision).eps, 0.45)

@@ -12,7 +12,7 @@ from torch import Tensor
 from anograd.gradients.fallback import row_gradients, vmap_gradients
 from anograd.gradients.planning import Outdated, check_fits, plan, plan_anew
 from anograd.gradients.reduce import reduce
-from anograd.gradients.rules import Direct, Factors, find_rule
+from anograd.gradients.rules import Direct, Factors, find_rule, wide
 from anograd.gradients.served import ROWS, RULE, VMAP, Plan
 from anograd.gradients.sketch import Sketch
 from anograd.gradients.tape import Tape, recording
@@ -20,7 +20,6 @@ from anograd.target import Target, undisturbed
 
 QUANTITIES = ("loss", "norm", "inner", "weighted", "full", "sketch", "fold", "kink")
 OF_FORWARD = ("loss", "kink")
-HALF = (torch.float16, torch.bfloat16)
 Fold = Callable[[str, Tensor], Tensor]
 Reference = Mapping[str, Tensor]
 Found = dict[str, Tensor]
@@ -172,14 +171,9 @@ def _check_autocast(autocast: torch.dtype | None) -> None:
         )
 
 
-def _float32(tensor: Tensor) -> Tensor:
-    """Return a tensor in half precision in float32, in which squares do not overflow; others as they are."""
-    return tensor.float() if tensor.dtype in HALF else tensor
-
-
 def _read(tensor: Tensor) -> Tensor:
     """Return a parameter or its gradient as it is read: no half precision, complex numbers as pairs."""
-    return torch.view_as_real(tensor) if tensor.is_complex() else _float32(tensor)
+    return torch.view_as_real(tensor) if tensor.is_complex() else wide(tensor)
 
 
 def _check_references(
@@ -215,7 +209,7 @@ def _check_shapes(target: Target, tensors: Reference, what: str, pair: complex =
                 f"the {what} for '{name}' has shape {tuple(given.shape)}, "
                 f"but the parameter has shape {tuple(parameter.shape)}"
             )
-        like = _float32(parameter)
+        like = wide(parameter)
         moved = given.detach().to(device=like.device, dtype=like.dtype)
         checked[name] = _read(moved * pair if like.is_complex() else moved).reshape(_axes(parameter))
     return checked
@@ -285,7 +279,7 @@ def _factors(
             held_by.setdefault(product, []).append((one.name, own))
     for call, d in zip(tape.calls, gradients, strict=True):
         layer = target.module.get_submodule(call.layer)
-        a, d = _float32(call.a), _float32(d)
+        a, d = wide(call.a), wide(d)
         for name, own in held_by.get((call.layer, call.part), ()):
             found = find_rule(layer, own)
             assert found is not None  # the pass fits the plan

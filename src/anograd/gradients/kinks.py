@@ -27,11 +27,14 @@ def watching(module: nn.Module) -> Iterator[list[Tensor]]:
     """
     found: list[Tensor] = []
 
-    def hook(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        size = args[0].detach().flatten(1).abs()
-        found.append(size.amin(1) / size.amax(1).clamp_min(torch.finfo(size.dtype).tiny))
+    def hook(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        inputs = args[0] if args else named["input"]
+        if inputs.numel() and inputs.is_floating_point():
+            size = inputs.detach().reshape(len(inputs), -1).abs()
+            found.append(size.amin(1) / size.amax(1).clamp_min(torch.finfo(size.dtype).tiny))
 
-    hooks = [one.register_forward_pre_hook(hook) for one in module.modules() if type(one) is nn.ReLU]
+    relus = [one for one in module.modules() if type(one) is nn.ReLU]
+    hooks = [one.register_forward_pre_hook(hook, with_kwargs=True) for one in relus]
     try:
         yield found
     finally:
@@ -40,5 +43,17 @@ def watching(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def nearest(found: list[Tensor], like: Tensor) -> Tensor:
-    """Return the least of all distances, of the shape of `like`; infinite where no ReLU was called."""
+    """Return the least of all distances, of the shape of `like`; infinite where no ReLU was called.
+
+    Raises
+    ------
+    ValueError
+        Where a ReLU was called with another axis first than the rows.
+    """
+    for one in found:
+        if one.shape != like.shape:
+            raise ValueError(
+                f"how near a row comes to a kink is known where the rows come first in each nn.ReLU, but one "
+                f"was called with {len(one)} of something for {len(like)} rows: leave 'kink' out of want"
+            )
     return torch.stack(found).amin(0) if found else torch.full_like(like, torch.inf)

@@ -20,7 +20,7 @@ Pairable = Outer | Lookup
 
 def summed_square(uses: Sequence[Factors]) -> Tensor:
     """Return the squared lengths of the sum of these gradients, (n,), pair by pair."""
-    total = torch.stack([one.square() for one in uses]).sum(0)
+    total = torch.stack([one.length().square() for one in uses]).sum(0)
     for one, other in combinations(uses, 2):
         assert isinstance(one, Pairable)
         assert isinstance(other, Pairable)

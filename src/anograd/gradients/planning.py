@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from anograd.gradients.coupling import alike, precision_of
+from anograd.gradients.coupling import alike, precision_of, refuse_batch_statistics
 from anograd.gradients.expanded import why_refused
 from anograd.gradients.probing import LOOKED_AT, SORTED, by_kind, differing, losses_of, probe
 from anograd.gradients.rules import find_rule
@@ -73,6 +73,7 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
     if x is None:
         return Plan(by_kind(target), (), 0, autocast)
     _check_rows(x)
+    refuse_batch_statistics(target.module)
     known, key = _PLANS.setdefault(target, {}), _key(target, x, autocast)
     # A few rows, or such as are alike, cannot tell whether they influence each other or change places.
     if key not in known or (known[key].rows < min(len(x), SORTED) and known[key].rows < len(differing(x))):
@@ -140,7 +141,8 @@ def check_fits(target: Target, planned: Plan, x: Tensor, tape: Tape, anew: bool)
         for one in planned.served
         if one.by == RULE and (why := _why_doubted(one, target, tape, noted, graph.uses))
     }
-    if not doubts and graph.nodes in planned.graphs:
+    way = len(x) == 1, graph.nodes
+    if not doubts and way in planned.graphs:
         return
     if not anew:
         raise Outdated(doubts)
@@ -148,7 +150,7 @@ def check_fits(target: Target, planned: Plan, x: Tensor, tape: Tape, anew: bool)
         _refuse_company(target, planned, x, tape.loss.detach())
     if doubts:
         raise Outdated(doubts)
-    planned.graphs.add(graph.nodes)
+    planned.graphs.add(way)
 
 
 def _why_doubted(

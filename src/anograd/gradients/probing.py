@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -11,11 +10,22 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from anograd.gradients.coupling import alike, precision_of, refuse_batch_statistics, refuse_coupled_rows
+from anograd.gradients.coupling import alike, near, precision_of, refuse_company, refuse_coupled_rows
 from anograd.gradients.expanded import REPLACED, part_of, why_refused
 from anograd.gradients.fallback import vmap_gradients
-from anograd.gradients.rules import find_rule
-from anograd.gradients.served import CHANGED, ELSEWHERE, NO_RULE, NOT_ROWS, ROWS, RULE, VMAP, Plan, Served
+from anograd.gradients.rules import Factors, find_rule, wide
+from anograd.gradients.served import (
+    ANOTHER,
+    CHANGED,
+    ELSEWHERE,
+    NO_RULE,
+    NOT_ROWS,
+    ROWS,
+    RULE,
+    VMAP,
+    Plan,
+    Served,
+)
 from anograd.gradients.tape import Graph, Tape, graph_of, recording
 from anograd.losses import OF_PROBABILITIES, refuse_logits
 from anograd.target import Target, output_of
@@ -26,7 +36,6 @@ SORTED = 16  # rows that are looked for in each other's place, since a few may b
 ROOM = 2**28  # bytes for that
 MIXED = "rows come in another order there"
 OLD_CHECKPOINT = "CheckpointFunctionBackward"
-Way = tuple[Counter[tuple[str, str]], tuple[str, ...]]  # a pass's calls and the nodes of its graph
 
 
 def by_kind(target: Target) -> tuple[Served, ...]:
@@ -82,7 +91,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     ruled = [one for one in served if one.by == RULE]
     layers = list(dict.fromkeys(layer for one in ruled for layer, _ in one.uses))
     names = [one.name for one in ruled] or target.layers
-    refuse_batch_statistics(target.module)
+    comparable = [one.name for one in ruled if not any(part for _, part in one.products)]
     if target.loss in OF_PROBABILITIES:
         with torch.no_grad():
             refuse_logits(target.loss, output_of(target, pairs[0]))
@@ -94,14 +103,21 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     ):  # fmt: skip
         graph = graph_of(tape)
         _refuse_old_checkpoints(graph)
-        gradients = tape.gradients()
+        gradients, sums = tape.gradients_and_sums(comparable)
     _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast)
     held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
     bytes_a_row = (sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8) // 2
     many = rows[: max(2, ROOM // max(1, bytes_a_row))]
-    mixed, ways = _mixed(target, many, layers, names, autocast)
+    mixed, tapes = _mixed(target, many, layers, names, autocast)
     served = [
         _checked(one, single, tape, gradients, graph, mixed) if one.by == RULE else one for one in served
+    ]
+    precision = precision_of(target.module, autocast)
+    served = [
+        replace(one, by=VMAP, why=ANOTHER)
+        if one.by == RULE and one.name in sums and _differs(target, one, tape, gradients, sums, precision)
+        else one
+        for one in served
     ]
     doubts = doubts | {one.name: one.why for one in served if one.why == MIXED}
     kept = {layer for one in served if one.by == RULE for layer, _ in one.products}
@@ -111,7 +127,11 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
             replace(one, by=ROWS, why=_both(one.why, error)) if one.by == VMAP else one for one in served
         ]
     calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept)
-    graphs = {nodes for noted, nodes in (_way(single), *ways) if noted == tape.noted()} | {graph.nodes}
+    graphs = {
+        (len(one.loss) == 1, graph_of(one).nodes)
+        for one in (single, tape, *tapes)
+        if one.noted() == tape.noted()
+    }
     return Plan(tuple(served), calls, bytes_a_row, autocast, bool(heard), graphs, doubts, len(rows))
 
 
@@ -155,19 +175,26 @@ def _mixed(
     layers: Sequence[str],
     names: Sequence[str],
     autocast: torch.dtype | None,
-) -> tuple[set[tuple[str, str]], list[Way]]:
+) -> tuple[set[tuple[str, str]], list[Tape]]:
     """Return the products at which the first row is not in its place, by what comes in or by its gradient.
 
     A network that sorts its rows, and puts them back, has them in another order inside. They may be sorted
-    already, but not from both ends. The ways of these passes come with them.
+    already, but not from both ends. The tapes of both passes come with them.
     """
-    found, ways, precision = set(), [], precision_of(target.module, autocast)
+    found, tapes, precision = set(), [], precision_of(target.module, autocast)
     for batch in (rows, rows.flip(0)):
         with recording(target, batch[:1], layers, names, autocast) as alone:
             pass
         with recording(target, batch, layers, names, autocast) as tape:
-            ways.append(_way(tape))
             gradients = tape.gradients(of=torch.eye(len(batch), device="cpu").to(tape.loss)[0])
+        tapes.append(tape)
+        refuse_company(
+            lambda rows: losses_of(target, rows, autocast),
+            batch,
+            tape.loss.detach(),
+            alone.loss.detach(),
+            precision,
+        )
         own = _inputs(alone)
         for product, inputs in _inputs(tape).items():
             pairs = [(a[:1], of_one) for a, of_one in zip(inputs, own.get(product, ()), strict=False)]
@@ -176,11 +203,7 @@ def _mixed(
         for call, d in zip(tape.calls, gradients, strict=True):
             if (d[1:].isfinite() & (d[1:] != 0)).any():
                 found.add((call.layer, call.part))
-    return found, ways
-
-
-def _way(tape: Tape) -> Way:
-    return tape.noted(), graph_of(tape).nodes
+    return found, tapes
 
 
 def _inputs(tape: Tape) -> dict[tuple[str, str], list[Tensor]]:
@@ -219,6 +242,39 @@ def _checked(
     if not mixed.isdisjoint(one.products):
         return replace(one, by=VMAP, why=MIXED)
     return one
+
+
+def _differs(
+    target: Target,
+    one: Served,
+    tape: Tape,
+    gradients: list[Tensor],
+    sums: dict[str, Tensor],
+    precision: torch.dtype,
+) -> bool:
+    """Tell whether a parameter's gradients by rule add up to another gradient than autograd's.
+
+    As where the network takes a gradient itself, and the parameter enters the loss through that, too. Compared
+    are their products with a random one, so that none is built; what is no more than rounding of the summands
+    is no difference.
+    """
+    expected = wide(sums[one.name])
+    drawn = torch.randn(expected.shape or (1,), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    reference = drawn.to(expected)
+
+    def factors(side: Callable[[Tensor], Tensor]) -> Iterator[Factors]:
+        for (layer_name, own), product in zip(one.uses, one.products, strict=True):
+            layer = target.module.get_submodule(layer_name)
+            rule = find_rule(layer, own)
+            assert rule is not None
+            for call, d in zip(tape.calls, gradients, strict=True):
+                if (call.layer, call.part) == product:
+                    yield rule(layer, side(wide(call.a)), side(wide(d)))
+
+    product = sum(float(each.inner(reference).sum()) for each in factors(lambda side: side))
+    summands = sum(float(each.length().sum()) for each in factors(torch.abs)) + float(expected.norm())
+    difference = product - float((expected.reshape(reference.shape) * reference).sum())
+    return abs(difference) > near(precision) * summands
 
 
 def _both(why: str, error: str) -> str:

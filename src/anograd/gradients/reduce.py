@@ -81,8 +81,8 @@ def _read(
     if name == "full":
         return uses[0].full()
     if name == "norm":
-        square = uses[0].square() if len(uses) == 1 else summed_square(uses)
-        return square.sqrt().unsqueeze(1)
+        length = uses[0].length() if len(uses) == 1 else summed_square(uses).sqrt()
+        return length.unsqueeze(1)
     if name == "inner":
         products = [_sum([one.inner(reference) for one in uses]) for reference in references]
         return torch.stack(products, dim=1).unsqueeze(1)

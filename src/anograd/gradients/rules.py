@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 Projection = Tensor | None  # None is the identity
 PASSES = 16  # what it costs to write a gradient and to read it twice, in multiplications an entry; measured
@@ -29,8 +30,8 @@ class Factors(Protocol):
     def built(self, shape: torch.Size) -> Tensor:
         """Return the gradients, (n, *shape), in the order in memory that costs least."""
 
-    def square(self) -> Tensor:
-        """Return the squared lengths, (n,)."""
+    def length(self) -> Tensor:
+        """Return the lengths, (n,)."""
 
     def inner(self, reference: Tensor) -> Tensor:
         """Return the inner products with a tensor of the parameter's shape, (n,)."""
@@ -91,12 +92,6 @@ class Columns(Protocol):
         """Return the columns of a block of the rows."""
 
 
-def _square(rows: Tensor) -> Tensor:
-    """Return the squared length of each row; no squares are stored, which takes half the time."""
-    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return lengths.square()
-
-
 @dataclass(frozen=True)
 class Outer:
     """G = sum over positions of left_t right_t', for each group: Linear and every convolution."""
@@ -127,16 +122,16 @@ class Outer:
             return self.right.outer_floats_a_row() + k * (r * self.right.width() + 2 * r * t)
         return self.right.windows_floats_a_row() + k * (2 * t * t + 2 * r * t)
 
-    def square(self) -> Tensor:
+    def length(self) -> Tensor:
         if self.prefers_full():
-            return Direct(self.right.outer(self.left)).square()
+            return Direct(self.right.outer(self.left)).length()
         left, right = self.left.flatten(0, 1), self.right.windows().flatten(0, 1)
-        if left.shape[2] == 1:
-            square = _square(left.flatten(1)) * _square(right.flatten(1))
-        else:
-            gram = torch.bmm(left.transpose(1, 2), left) * torch.bmm(right, right.transpose(1, 2))
-            square = gram.sum((1, 2))
-        return square.reshape(len(self.left), -1).sum(1).clamp_min(0)  # rounding may leave it below zero
+        if left.shape[2] == 1:  # no square, which float32 may have no room for
+            lengths = vector_norm(left.flatten(1), dim=1) * vector_norm(right.flatten(1), dim=1)
+            return vector_norm(lengths.reshape(len(self.left), -1), dim=1)  # type: ignore[no-any-return]
+        gram = torch.bmm(left.transpose(1, 2), left) * torch.bmm(right, right.transpose(1, 2))
+        # Rounding may leave it below zero.
+        return gram.sum((1, 2)).reshape(len(self.left), -1).sum(1).clamp_min(0).sqrt()
 
     def inner(self, reference: Tensor) -> Tensor:
         return self.right.inner(self.left, reference)
@@ -204,9 +199,9 @@ class Lookup:
         _, t, c = self.d.shape
         return t * (2 * t + c)
 
-    def square(self) -> Tensor:
+    def length(self) -> Tensor:
         same = self.index[:, :, None] == self.index[:, None, :]
-        return ((self.d @ self.d.transpose(1, 2)) * same).flatten(1).sum(1).clamp_min(0)
+        return ((self.d @ self.d.transpose(1, 2)) * same).flatten(1).sum(1).clamp_min(0).sqrt()
 
     def inner(self, reference: Tensor) -> Tensor:
         return (reference[self.index] * self.d).flatten(1).sum(1)
@@ -246,8 +241,9 @@ class Direct:
     def floats_a_row(self) -> int:
         return self.gradient[:1].numel()
 
-    def square(self) -> Tensor:
-        return _square(self.gradient.permute(0, *self._axes()).flatten(1))
+    def length(self) -> Tensor:
+        entries = self.gradient.permute(0, *self._axes()).flatten(1)
+        return vector_norm(entries, dim=1)  # type: ignore[no-any-return]
 
     def inner(self, reference: Tensor) -> Tensor:
         axes = self._axes()
@@ -277,6 +273,11 @@ class Direct:
 
     def __len__(self) -> int:
         return len(self.gradient)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return a tensor in half precision in float32, in which squares do not overflow; others as they are."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 Rule = Callable[[nn.Module, Tensor, Tensor], Factors]

@@ -12,6 +12,7 @@ NO_RULE = "no rule for this layer"
 NOT_ROWS = "its input does not have the rows first"
 ELSEWHERE = "also used outside its layer"
 CHANGED = "its input is changed in place afterwards"
+ANOTHER = "its gradient is another one"
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -44,8 +45,9 @@ class Plan:
         What products are computed in.
     recomputes : bool
         Whether a backward pass runs layers again, as checkpoints do.
-    graphs : set of tuple of str
-        The nodes of autograd's graph in the passes that the plan was found to fit.
+    graphs : set of (bool, tuple of str)
+        Of the passes that the plan was found to fit: whether they were of one row, and the nodes of
+        autograd's graph.
     doubts : dict of str to str
         Parameters that no rule serves because of what rows went through, and why.
     rows : int
@@ -57,7 +59,7 @@ class Plan:
     bytes_a_row: int
     autocast: torch.dtype | None = None
     recomputes: bool = False
-    graphs: set[tuple[str, ...]] = field(default_factory=set, compare=False)
+    graphs: set[tuple[bool, tuple[str, ...]]] = field(default_factory=set, compare=False)
     doubts: dict[str, str] = field(default_factory=dict, compare=False)
     rows: int = 0
 

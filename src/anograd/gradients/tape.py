@@ -60,14 +60,28 @@ class Tape:
 
         With `of`, (n,), the gradient of the sum of the losses, each so many times.
         """
-        if not self.calls or not self.loss.requires_grad:
-            return [self.loss.new_zeros(call.shape, dtype=call.dtype) for call in self.calls]
-        of = torch.ones_like(self.loss) if of is None else of
-        found = torch.autograd.grad(self.loss, [call.output for call in self.calls], of, allow_unused=True)
-        return [
+        return self.gradients_and_sums((), of)[0]
+
+    def gradients_and_sums(
+        self, names: Sequence[str], of: Tensor | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Return `gradients` and those of the sum at parameters of these names, of one backward pass."""
+        own = {name: self.stand_ins[name] for name in names}
+        wanted: list[Any] = [*(call.output for call in self.calls), *own.values()]
+        found: Sequence[Tensor | None] = [None] * len(wanted)
+        if wanted and self.loss.requires_grad:
+            of = torch.ones_like(self.loss) if of is None else of
+            found = torch.autograd.grad(self.loss, wanted, of, allow_unused=True)
+        at_calls, at_own = found[: len(self.calls)], found[len(self.calls) :]
+        gradients = [
             self.loss.new_zeros(call.shape, dtype=call.dtype) if d is None else d.reshape(call.shape)
-            for call, d in zip(self.calls, found, strict=True)
+            for call, d in zip(self.calls, at_calls, strict=True)
         ]
+        sums = {
+            name: torch.zeros_like(one) if d is None else d.to_dense() if d.is_sparse else d
+            for (name, one), d in zip(own.items(), at_own, strict=True)
+        }
+        return gradients, sums
 
     def of_parameters(self) -> dict[str, Tensor]:
         """Return the gradient of the sum of the losses at each parameter; uses the graph up."""

@@ -89,7 +89,7 @@ def one_pass(
         for kind, columns in found.items():
             columns.append(_read(gradient, kind, served.name, reference, weight, sketch))
             if unit and kind in ("sketch", "full"):
-                columns[-1] = columns[-1] / _length(gradient).clamp_min(COSINE_FLOOR)
+                columns[-1] = columns[-1] / gradient.length().unsqueeze(1).clamp_min(COSINE_FLOOR)
     joined = {name: torch.cat(columns, dim=1) for name, columns in found.items()}
     return PerSample(
         loss=tape.loss.detach(), norm=joined.get("norm"), inner=joined.get("inner"),
@@ -107,7 +107,7 @@ def _read(
     sketch: Projections | None,
 ) -> Tensor:
     if kind == "norm":
-        return _length(gradient)
+        return gradient.length().unsqueeze(1)
     if kind == "full":
         return gradient.full()
     if kind == "inner":
@@ -118,10 +118,6 @@ def _read(
         return gradient.weighted(weight[name]).unsqueeze(1)
     assert sketch is not None
     return gradient.sketch(*sketch[name])
-
-
-def _length(gradient: Factors) -> Tensor:
-    return gradient.square().sqrt().unsqueeze(1)
 
 
 def _one(factors: list[Factors], shape: torch.Size, want: Collection[str]) -> Factors:
