@@ -31,6 +31,8 @@ EMPTY = frozenset({"na", "n/a", "nan", "null", "none", "nil", "missing", "unknow
 # Not what any reader takes for a number, but what people and spreadsheets write for one: 1,234.50 or 12 %.
 WRITTEN = re.compile(r"[-+(]?\s*[$€£¥]?\s*\d{1,3}(?>[,.'\s]?\d{3})*+(?>[.,]\d+)?\s*[%$€£¥]?\s*\)?")
 TIMES = ("date", "time", "duration", "period", "month")
+DATED = re.compile(r"\d{4}-\d\d-\d\d(?!\d)|\d\d?[./]\d\d?[./]\d{4}(?!\d)")  # 2026-11-30, 30.11.2026
+INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0|")  # what frames call their index, and nothing
 YES, NO = "True", "False"  # the levels of booleans, and what else is written for them
 SPELLED = {"true": YES, "1": YES, "1.0": YES, "false": NO, "0": NO, "0.0": NO}
 
@@ -182,7 +184,8 @@ def _unusable(label: str, kind: str) -> str:
     if kind.startswith(TIMES):
         return (
             f"column {label!r} holds dates or times ({kind}); numbers, categories or booleans are wanted. "
-            f"Convert it, such as to the hour: X[{label!r}] = X[{label!r}].dt.hour, or drop it"
+            f"Convert it to what matters of it, such as the hour, the day of the week or a number of days, "
+            f"or drop it"
         )
     return (
         f"column {label!r} is of type {kind}; numbers, categories or booleans are wanted. Convert it: "
@@ -219,15 +222,17 @@ def as_fitted(
         if j not in texts and j in levels:
             column = matrix[:, j].tolist()
             cells = [None if cell != cell else _text(cell) for cell in column]
-            if any(cells) and not _may_be_numbers(levels[j], cells):
+            if any(cells) and levels[j] and not _may_be_numbers(levels[j], cells):
                 raise ValueError(_of_another_kind(label(j), "categories", "numbers", "str"))
             texts[j] = cells
         elif j in texts and j not in levels:
             if any(text is not None for text in texts[j]):
                 raise ValueError(_of_another_kind(label(j), "numbers", "categories", "float"))
             del texts[j]
-        if j in levels and set(levels[j]) <= {YES, NO}:
+        if j in levels and levels[j] and set(levels[j]) <= {YES, NO}:
             texts[j] = [text and SPELLED.get(text.lower(), text) for text in texts[j]]
+        elif j in levels and _may_be_numbers(levels[j], ()):
+            texts[j] = [text if text in levels[j] else _as_digits(text) for text in texts[j]]
 
 
 def _may_be_numbers(levels: Collection[str], cells: Sequence[str | None]) -> bool:
@@ -237,6 +242,12 @@ def _may_be_numbers(levels: Collection[str], cells: Sequence[str | None]) -> boo
     found = {level: number(level) for level in levels}
     digits = {level: value for level, value in found.items() if value is not None and isfinite(value)}
     return bool(digits) and all(_text(value) == level for level, value in digits.items())
+
+
+def _as_digits(text: str | None) -> str | None:
+    """Return a whole number as levels of digits are written: 7.0 in a CSV is what pandas made of 7."""
+    value = None if text is None else number(text)
+    return text if value is None or not isfinite(value) else _text(value)
 
 
 def _of_another_kind(label: str, was: str, now: str, to: str) -> str:
@@ -288,6 +299,14 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
             UserWarning,
             stacklevel=7,
         )
+    if counts and all(map(DATED.match, counts)):
+        warnings.warn(
+            f"column {label!r} holds dates as text, such as {min(counts)!r}: each is a level of its own, and "
+            f"those to come are unseen ones. Convert it to what matters of it, such as the day of the week, "
+            f"or drop it: X = X.drop(columns=[{label!r}]) or --drop {quote(label)}",
+            UserWarning,
+            stacklevel=7,
+        )
     if total > FEW and len(counts) > MOST_DISTINCT * total:
         raise ValueError(
             f"column {label!r} looks like text or an identifier: {len(counts)} different values in {total} "
@@ -307,14 +326,27 @@ def _written_number(counts: Counter[str]) -> str | None:
 
 
 def warn_of_row_numbers(part: Part) -> None:
-    """Warn of a named column that numbers the rows: whole numbers, one after the other, in any order."""
+    """Warn of a named column that numbers the rows: whole numbers, one after the other, in any order.
+
+    Or one of a name that pandas gives to its index, or a reader to a column without a name.
+    """
     count = len(part.matrix)
-    if part.names is None or count <= FEW:
+    if part.names is None:
+        return
+    for name in (part.names[j] for j in part.columns):
+        if INDEX.fullmatch(name):
+            warnings.warn(
+                f"column {name!r} is called like the index of a frame, which says nothing of a row; leave it "
+                f"out: X = X.drop(columns=[{name!r}]) or --drop {quote(name)}",
+                UserWarning,
+                stacklevel=6,
+            )
+    if count <= FEW:
         return
     for j in part.columns:
         column, name = part.matrix[:, j - part.columns.start], part.names[j]
         low, high = column.min(), column.max()
-        if j in part.texts or high - low != count - 1 or low != np.floor(low):
+        if j in part.texts or INDEX.fullmatch(name) or high - low != count - 1 or low != np.floor(low):
             continue
         if (np.sort(column) == low + np.arange(count)).all():
             warnings.warn(

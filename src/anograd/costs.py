@@ -41,7 +41,8 @@ class Anomalies:
                 f"{len(self.scores)} known anomalies were given to calibrate with; at least {FEWEST} are "
                 "wanted, better 50, so that costs do not hang on single ones: leave them out, or label more"
             )
-        if isinstance(self.prevalence, bool) or not 0 < self.prevalence < 1:
+        given = isinstance(self.prevalence, Real) and not isinstance(self.prevalence, bool)
+        if not given or not 0 < self.prevalence < 1:
             raise ValueError(
                 f"prevalence={self.prevalence!r} was given; the share of anomalies among the rows to come is "
                 "wanted, between 0 and 1: prevalence=0.01"
@@ -76,7 +77,8 @@ class Anomalies:
         chosen = int(best[len(best) // 2])
         if chosen in (0, len(lines) - 1):
             return float(lines[chosen])
-        return float((lines[chosen] + lines[chosen + 1]) / 2)
+        middle = lines[chosen] / 2 + lines[chosen + 1] / 2
+        return float(middle if np.isfinite(middle) else lines[chosen])  # which alone raises no alarm
 
 
 def pair(costs: Any) -> tuple[float, float]:

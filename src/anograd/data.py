@@ -19,6 +19,7 @@ from anograd.items import as_array, stacked
 
 Array = NDArray[Any]
 LARGEST = float(np.finfo(np.float32).max)
+FAR = 50.0  # times the range of the fit: pixels of 0..255 where it was 0..1
 TOPS = {"bool": 1.0, "uint8": 255.0, "uint16": 65535.0}  # what becomes 1, by dtype
 FAINTEST = 1 / 255  # floats that all lie below are in a unit of their own: in 0..1 they would be black
 SLICE = 8_192  # rows of a lazy frame that are held at once: fewer take longer, more take memory
@@ -95,9 +96,10 @@ def rows_at(X: Any, index: NDArray[np.int64]) -> Any:
     if is_lazy(X):
         import polars
 
-        wanted = polars.DataFrame({"index": index}, schema={"index": polars.UInt32})
-        found = X.with_row_index("index").filter(polars.col("index").is_in(index.tolist())).collect()
-        return wanted.join(found, on="index", how="left", maintain_order="left").drop("index")
+        place = "row" + "_" * max(map(len, X.collect_schema().names()), default=0)  # no column is called so
+        wanted = polars.DataFrame({place: index}, schema={place: polars.UInt32})
+        found = X.with_row_index(place).filter(polars.col(place).is_in(index.tolist())).collect()
+        return wanted.join(found, on=place, how="left", maintain_order="left").drop(place)
     library = frame_library(X)
     if library == "pandas":
         return X.iloc[index]
@@ -292,6 +294,11 @@ class Pixels:
         ValueError
             Integers given where floats were fitted, or the reverse, or other bits a pixel; the message has
             the conversion.
+
+        Warns
+        -----
+        UserWarning
+            Numbers that seem to be on another scale than those of the fit: 0..1 for 0..255, or the reverse.
         """
         if (images.dtype.kind in "bui") != self.integer:
             fitted, line = ("integers", "(X * 255).round().astype('uint8')  # if X lies in 0..1")
@@ -309,9 +316,25 @@ class Pixels:
                 f"the images are {images.dtype} but the detector was fitted on integers that run from "
                 f"{self.low:g} to {self.high:g}; give as many bits a pixel: X = {line}"
             )
+        yes_or_no, binary = self.integer and self.high == TOPS["bool"], images.dtype == bool
+        if (binary and not yes_or_no) or (yes_or_no and images.max(initial=0) > TOPS["bool"]):
+            line = f"X.astype('uint8') * {self.high:.0f}" if binary else "X > 127  # if X runs to 255"
+            raise ValueError(
+                f"the images are {images.dtype} but the detector was fitted on integers that run from "
+                f"{self.low:g} to {self.high:g}; give them so: X = {line}"
+            )
         wide = np.result_type(images, np.float32)  # that of large integers is float64
         scaled = np.subtract(images, self.low, dtype=wide)
         scaled /= self.high - self.low
+        if scaled.size and not self.integer:
+            low, high = float(scaled.min()), float(scaled.max())
+            if high > FAR or low < -FAR / 100 or 0 <= low < high < 1 / FAR:
+                warnings.warn(
+                    f"the pixels run from {images.min():g} to {images.max():g}, but those of the fit from "
+                    f"{self.low:g} to {self.high:g}: on another scale all images score alike; give the same",
+                    UserWarning,
+                    stacklevel=4,
+                )
         return single(scaled)
 
     def to_state(self) -> dict[str, bool | float]:

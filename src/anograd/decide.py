@@ -57,7 +57,7 @@ def size_of_calibration(n: int, share: float) -> int:
     return min(max(round(share * n), 1), n - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """Scores of held-out normal rows, against which a new score becomes a p value; high scores are anomalous.
 
@@ -98,7 +98,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         ordered = np.sort(check_scores(self.scores, "calibration scores"))
-        for name, values in {"scores": ordered, "ceilings": _ceilings(ordered, ordered)}.items():
+        for name, values in {"scores": ordered, "ceilings": ceilings(ordered, ordered)}.items():
             values.flags.writeable = False
             object.__setattr__(self, name, values)
 
@@ -275,7 +275,8 @@ class Calibration:
         _check_rate("fdr", fdr)
         if not len(p):
             return np.zeros(0, dtype=bool)
-        alarms = np.asarray(false_discovery_control(p, method="bh") <= fdr, dtype=bool)
+        # A product of fractions that is the level need not be so to the last bit.
+        alarms = np.asarray(false_discovery_control(p, method="bh") <= fdr * (1 + 1e-9), dtype=bool)
         m, n = len(self.scores), len(p)
         if not alarms.any() and n / (m + 1) > fdr:
             # j rows at the smallest p value have the adjusted p value n / (j * (m + 1)).
@@ -294,14 +295,21 @@ class Calibration:
         alarms = np.zeros(len(values), dtype=bool)
         if len(values):
             lowest = np.array([min([values.min(), *self.scores[:1]])])
-            (floor,) = _ceilings(lowest, self.scores)
+            (floor,) = ceilings(lowest, self.scores)
             first = np.argsort(-values, kind="stable")[:budget]
             alarms[first] = values[first] > floor
         return alarms
 
 
-def _ceilings(scores: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Infinite scores, the lowest among them, stay as they are.
+def ceilings(scores: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the most that scores may be by rounding alone, (n,); infinite ones stay as they are.
+
+    Parameters
+    ----------
+    scores : ndarray (n,)
+    normal : ndarray (m,)
+        Of normal rows: what is small beside them is rounded as they are.
+    """
     sizes, finite = np.abs(scores), np.abs(normal[np.isfinite(normal)])
     usual = np.median(finite) if len(finite) else 0.0
     return scores + ROUNDING * np.where(np.isfinite(sizes), np.maximum(sizes, usual), 0.0)

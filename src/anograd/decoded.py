@@ -55,7 +55,7 @@ def settle(table: Table, encoded: Rows) -> Rows:
 
 @dataclass(frozen=True)
 class Unlike:
-    """A column in which many rows hold what no normal row of the fit held.
+    """A column in which many rows hold what no row held that was learned from.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Unlike:
 
 
 class Tally:
-    """Counts, column by column, the rows that hold what no normal row of the fit held.
+    """Counts, column by column, the rows that hold what no row held that was learned from.
 
     Parameters
     ----------
@@ -159,4 +159,5 @@ def _levels(table: Table) -> dict[int, NDArray[np.int64]]:
 
 
 def _level(table: Table, j: int, column: int) -> str:
-    return table.names_out[column].removeprefix(table.label(j)).lstrip("= ")
+    name, label = table.names_out[column], table.label(j)
+    return name.removeprefix(f"{label}=") if name.startswith(f"{label}=") else name.removeprefix(f"{label} ")

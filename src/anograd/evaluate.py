@@ -144,4 +144,5 @@ def ranking(scores: ArrayLike, odd: ArrayLike) -> tuple[float, float]:
             f"all {len(truth)} rows are {kind}, and AUROC compares normal rows with anomalous ones; give "
             "rows of both kinds. Scores alone need no truth: detector.anomaly_score(X), or anograd score"
         )
-    return float(roc_auc_score(truth, values)), float(average_precision_score(truth, values))
+    _, ranks = np.unique(values, return_inverse=True)  # which infinite scores have, too
+    return float(roc_auc_score(truth, ranks)), float(average_precision_score(truth, ranks))

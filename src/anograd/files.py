@@ -23,6 +23,10 @@ WANTED = (
     "(png, jpg, jpeg, bmp, webp, tif)"
 )
 DEEP = re.compile(";16[BLN]")  # in Pillow's name for how pixels are stored
+BITS_A_SAMPLE = 258  # the tag of a TIFF; where its colours lie apart, Pillow's name does not tell
+TOO_LONG = re.compile(
+    "as dtype `i128` at column '(.*)' \\(column number"
+)  # polars of integers over 38 digits
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
 # What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
@@ -182,12 +186,12 @@ def check_alike(paths: Sequence[Path]) -> None:
 
 
 def names(source: str | Path) -> list[str] | None:
-    """Return the image paths below a folder, sorted, with "/" on every system; None for a file.
+    """Return the image paths below a folder, sorted, with "/" on every system; None for a file or table.
 
     They are the row ids of what `read` returns. Hidden files and folders (".name") are left out.
     """
     root = Path(source)
-    if not root.is_dir():
+    if not root.is_dir() or parquet_files(root):
         return None
     inside = (p.relative_to(root) for p in _below(root) if p.suffix.lower() in IMAGE_ENDINGS)
     return sorted(p.as_posix() for p in inside if not any(part.startswith(".") for part in p.parts))
@@ -282,10 +286,20 @@ def _cells(polars: ModuleType, source: Path | bytes, names: list[str], texts: Se
     # polars leaves doubled quotes in a name as they are.
     called = polars.read_csv(source, n_rows=0, infer_schema=False, glob=False).columns
     kinds = {theirs: polars.String for theirs, ours in zip(called, names, strict=True) if ours in texts}
-    # All rows are looked at: a late decimal must not fail.
-    frame = polars.read_csv(source, infer_schema_length=None, schema_overrides=kinds, glob=False)
+    frame = _inferred(polars, source, kinds)
     frame.columns = names
     return with_numbers(frame, texts)
+
+
+def _inferred(polars: ModuleType, source: Path | bytes, kinds: dict[str, Any]) -> Any:
+    """Return what a CSV holds, of the kinds that are given and else of those that all its rows allow."""
+    try:
+        return polars.read_csv(source, infer_schema_length=None, schema_overrides=kinds, glob=False)
+    except polars.exceptions.ComputeError as error:
+        found = TOO_LONG.search(str(error))
+        if found is None or found[1] in kinds:
+            raise
+        return _inferred(polars, source, {**kinds, found[1]: polars.Float64})
 
 
 def _read_images(root: Path) -> NDArray[np.uint8]:
@@ -303,6 +317,7 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
                 mode, pages = opened.mode, getattr(opened, "n_frames", 1) if opened.format == "TIFF" else 1
                 # Of colours Pillow keeps 8 bits, whatever the file has, and says so nowhere else.
                 deep = mode[0] in "IF" or any(DEEP.search(str(tile)) for tile in opened.tile)
+                deep |= max(getattr(opened, "tag_v2", {}).get(BITS_A_SAMPLE, (8,))) > 8
                 opened.load()
                 with suppress(*BROKEN):  # of damaged notes on the picture, which itself is sound
                     operations.exif_transpose(opened, in_place=True)
@@ -320,7 +335,7 @@ def _read_images(root: Path) -> NDArray[np.uint8]:
         if pages > 1:
             raise ValueError(
                 f"the image {str(root / name)!r} holds {pages} pictures, and only the first would be seen: "
-                "write each to a file of its own, or build an array of volumes (n, C, D, H, W) and give X.npy"
+                "write each to a file of its own, or give X.npy, in which they are channels (n, C, H, W)"
             )
         chw = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         if stack is None:

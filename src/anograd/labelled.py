@@ -19,8 +19,9 @@ MOST_COUNTED = 1000  # values, where somebody took a column of numbers for label
 
 
 def read_labelled(
-    data: str, label: str | None, normal: Sequence[str], drop: Sequence[str] = (), texts: Sequence[str] = ()
-) -> tuple[Any, Array | None]:
+    data: str, label: str | None, normal: Sequence[str], drop: Sequence[str] = (), texts: Sequence[str] = (),
+    *, absent: bool = False,
+) -> tuple[Any, Array | None]:  # fmt: skip
     """Return the rows in a file without their label column, and y for `fit`: 1 marks a known anomaly.
 
     Parameters
@@ -36,6 +37,8 @@ def read_labelled(
         Columns to leave out, such as a row's number.
     texts : sequence of str
         Columns that are read as text, as `anograd.data.scan` takes them.
+    absent : bool, default False
+        Whether a normal label may not occur; a warning says that it does not.
 
     Raises
     ------
@@ -44,10 +47,10 @@ def read_labelled(
         +1 and -1, or a normal one that does not occur; the message lists what there is.
     """
     X = _without(scan(data, texts), data, drop, "--drop")
-    return (X, None) if label is None else _marked(X, data, label, normal)
+    return (X, None) if label is None else _marked(X, data, label, normal, absent)
 
 
-def _marked(X: Any, data: str, label: str, normal: Sequence[str]) -> tuple[Any, Array]:
+def _marked(X: Any, data: str, label: str, normal: Sequence[str], absent: bool = False) -> tuple[Any, Array]:
     """Return the rows without their label column, and which are known anomalies, as `read_labelled` does."""
     X, values = _split(X, data, label)
     kind = str(values.dtype)
@@ -76,9 +79,10 @@ def _marked(X: Any, data: str, label: str, normal: Sequence[str]) -> tuple[Any, 
         return X, np.asarray(values)
     for text in normal:
         if not any(_means(value, text) for value in there):
-            raise ValueError(
-                f"--normal {text} does not occur in {label!r}, which holds {_listed(there)}; give one of them"
-            )
+            told = f"--normal {text} does not occur in {label!r}, which holds {_listed(there)}"
+            if not absent:
+                raise ValueError(f"{told}; give one of them")
+            warnings.warn(f"{told}: these are taken for known anomalies", stacklevel=3)
     odd = {value for value in there if not any(_means(value, text) for text in normal)}
     return X, np.fromiter((value in odd for value in values), dtype=np.int8, count=len(values))
 
@@ -195,7 +199,7 @@ def parted(X: Any, y: Array | None) -> tuple[Any, Any]:
     """
     if y is None or not len(y):
         return X, None
-    if (np.asarray(y) == 1).all():  # `labels` wants normal rows among them
+    if (np.asarray(y) == 1).all() or (np.asarray(y) == -1).all():  # `labels` wants normal rows among them
         return None, X
     marked = labels(y, len(y))
     normal, odd = (rows_at(X, np.flatnonzero(which)) for which in (~marked, marked))

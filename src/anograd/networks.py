@@ -318,6 +318,12 @@ def choose_kind(kind: str, shape: tuple[int, ...], images: str) -> str:
     """
     if kind == "auto":
         kind = "dense" if len(shape) == 1 else images
+    if len(shape) > 3:
+        raise ValueError(
+            f"a row has shape {shape}, but networks that are made here take tables (n, p) or images "
+            f"(n, C, H, W): hand over your own, target=Target.adopt(net), or give the depth as channels, "
+            f"X = X.reshape(len(X), -1, *X.shape[-2:])"
+        )
     if kind in OF_TABLES and len(shape) != 1:
         raise ValueError(f"target={kind!r} takes tables, but a row has shape {shape}: write {images!r}")
     if kind not in OF_TABLES and len(shape) != 3:

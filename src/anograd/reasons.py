@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anograd.columns import NO, SPELLED, YES
 from anograd.explain import Explanation
 
 PARTS_SHOWN = 4
@@ -34,7 +36,7 @@ def told(
     for i, row in enumerate(rows):
         lines = []
         for name, expected, share in found.top(i, count) if found.names else []:
-            value = given[i, found.names.index(name)] if given is not None else "?"
+            value = _spelt(given[i, found.names.index(name)], expected) if given is not None else "?"
             lines.append(f"{name} is {_value(value)}, expected {_value(expected)} ({share:+.3g})")
         order = np.argsort(-found.parts[i])[:PARTS_SHOWN]
         shares = [f"{found.part_names[j]} {found.parts[i, j]:+.3g}" for j in order if found.parts[i, j] > 0]
@@ -66,7 +68,7 @@ def as_data(
             block["features"] = [
                 {
                     "name": name,
-                    **({"given": _plain(given[i, j])} if given is not None else {}),
+                    **({"given": _plain(_spelt(given[i, j], expected[j]))} if given is not None else {}),
                     "expected": _plain(expected[j]),
                     "contribution": float(shares[j]),
                 }
@@ -82,6 +84,11 @@ def as_data(
     return blocks
 
 
+def _spelt(given: Any, expected: Any) -> Any:
+    """Return a boolean as it is spelt where another is expected: a CSV has true for True."""
+    return SPELLED.get(given.lower(), given) if expected in (YES, NO) and isinstance(given, str) else given
+
+
 def _value(value: Any) -> str:
     number = _plain(value)
     return f"{number:,.4g}" if isinstance(number, float) else repr(number)
@@ -90,6 +97,6 @@ def _value(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
-    if isinstance(value, int | float | np.number):
+    if isinstance(value, int | float | np.number | Decimal):
         return float(value)
     return None if value is None else str(value)

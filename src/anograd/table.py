@@ -211,7 +211,7 @@ class Table:
         encoded = np.empty((len(matrix), len(origin)), dtype=np.float32)
         if self._numbers:
             encoded[:, np.isin(origin, self._numbers)] = self._scale(matrix[:, self._numbers])
-        if self._encoder is not None:
+        if self._encoder is not None and len(matrix):
             keys = np.empty((len(matrix), len(self._keys)), dtype=object)
             for i, (j, keyed) in enumerate(self._keys.items()):
                 keys[:, i] = [UNSEEN if text is None else keyed.get(text, UNSEEN) for text in texts[j]]

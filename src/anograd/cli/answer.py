@@ -67,8 +67,20 @@ def answered(found: Mapping[str, Any]) -> bool:
     """
     said = _said.get()
     if said is not None:
-        typer.echo(json.dumps(_plain({**found, "warnings": said}), allow_nan=False))
+        typer.echo(in_json({**found, "warnings": said}))
     return said is not None
+
+
+def in_json(found: Any, indent: int | None = None) -> str:
+    """Return JSON of what was found: paths as texts, null in the place of what is no finite number.
+
+    Parameters
+    ----------
+    found : mapping, list or plain value
+    indent : int, optional
+        Spaces before what is inside; left out, all stands on one line.
+    """
+    return json.dumps(_plain(found), allow_nan=False, indent=indent)
 
 
 @contextmanager

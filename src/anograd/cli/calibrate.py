@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from scipy.stats import binomtest
+from scipy.stats import betabinom
 
 from anograd.cli.answer import answered, warn
 from anograd.cli.options import LABELS, NORMAL, Data, Model, check_normal, option, rate
@@ -19,6 +20,10 @@ from anograd.labelled import only_fitted, parted, read_labelled
 
 ALPHA = 0.05  # the rate at which old and new are compared
 SURE = 0.01  # a share of alarms less likely than this is more than chance
+TWO_WAYS = (
+    "{label!r} is 1 in every row: taken for known anomalies, as in labels of 0 and 1. Where +1 means normal, "
+    "say --normal 1"
+)
 
 
 def calibrate(
@@ -43,9 +48,12 @@ def calibrate(
     """
     normal = check_normal(label, normal)
     detector: Any = load(model)
-    X, y = read_labelled(data, label, normal, texts=detector.encoder_.texts())
+    # With a prevalence all rows may be anomalies.
+    X, y = read_labelled(data, label, normal, texts=detector.encoder_.texts(), absent=prevalence is not None)
     X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
     kept, odd = parted(X, y)
+    if kept is None and y is not None and not normal and (y == 1).all():
+        warn(TWO_WAYS.format(label=label))
     if odd is not None and kept is not None and number_of_rows(odd) < FEWEST:
         warn(f"{number_of_rows(odd)} known anomalies are left out: a rule by --costs wants {FEWEST} or more")
         odd = None
@@ -59,7 +67,7 @@ def calibrate(
             warn(in_words(changed))
         rows = number_of_rows(kept)
         alarms = int(before.detect(detector.anomaly_score(kept), alpha=ALPHA).sum())
-        if binomtest(alarms, rows, ALPHA, alternative="greater").pvalue < SURE:
+        if _more_than_chance(alarms, rows, len(before.scores)):
             warn(
                 f"{alarms:,} of {rows:,} rows raise an alarm as calibrated before, more than normal rows "
                 "should: if they are normal indeed, normal has changed, and a refit (anograd fit) may rank "
@@ -84,3 +92,10 @@ def calibrate(
         )
     if not answered(found):
         typer.echo("\n".join([*told, f"saved to {output or model}"]))
+
+
+def _more_than_chance(alarms: int, rows: int, before: int) -> bool:
+    """Tell whether normal rows would hardly raise so many alarms, at a rate that `before` rows have set."""
+    # Of normal rows all the same, the rate above the k-th highest of m is Beta(k, m + 1 - k).
+    k = math.floor(ALPHA * (before + 1) + 1e-9)
+    return k > 0 and bool(betabinom.sf(alarms - 1, rows, k, before + 1 - k) < SURE)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
 
 from anograd import report
-from anograd.cli.answer import answered
+from anograd.cli.answer import answered, in_json
 from anograd.cli.options import (
     LABELS,
     NORMAL,
@@ -81,6 +80,6 @@ def evaluate(
         }
         numbers["costs"] = cost
     if output is not None:
-        write_whole(output, (json.dumps(numbers, indent=2) + "\n").encode())
+        write_whole(output, (in_json(numbers, indent=2) + "\n").encode())
     if not answered(numbers):
         print_parts(report.evaluation(found, twin, asked(rule), cost))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import numpy as np
 import typer
 
 from anograd import pictures
-from anograd.cli.answer import answered, as_json
+from anograd.cli.answer import answered, as_json, in_json
 from anograd.cli.options import NORMAL, Data, Model, check_normal, check_output, option, print_parts
 from anograd.data import cells, check_images, names, number_of_rows, rows_at
 from anograd.detectors import load
@@ -61,7 +60,9 @@ def explain(
     some = rows_at(X, index)
     found: Explanation = detector.explain(some, normal=others, patch=patch)
     if found.nearest is not None and numbers is not None:
-        found = replace(found, nearest=numbers[found.nearest])
+        nearest = numbers[found.nearest]
+        those = names(among) if among is not None else None
+        found = replace(found, nearest=np.array(those)[nearest] if those else nearest)
     p = detector.calibration_.p_values(found.scores)
     called = names(data)
     titles = [called[i] if called else f"row {i}" for i in index.tolist()]
@@ -73,8 +74,7 @@ def explain(
         answered({"reasons": reasons})
         return
     if Path(output).suffix.lower() == ".json":
-        content = json.dumps(reasons, indent=2) + "\n"
-        write_whole(output, content.encode())
+        write_whole(output, (in_json(reasons, indent=2) + "\n").encode())
     else:
         pictures.save_png(_heat(detector, some, found, titles), output)
     if not answered({"reasons": reasons, "output": output}):

@@ -23,7 +23,7 @@ from anograd._version import __version__
 from anograd.batches import in_batches, naming_the_batch
 from anograd.costs import Anomalies
 from anograd.data import labels, number_of_rows, to_array
-from anograd.decide import Calibration, check_scores
+from anograd.decide import Calibration, ceilings, check_scores
 from anograd.detectors import checks, golden, saved
 from anograd.detectors.checks import is_number
 from anograd.detectors.copies import Copied
@@ -41,7 +41,6 @@ from anograd.spill import Rows
 from anograd.target import Target, undisturbed, usable
 from anograd.train import Observer
 
-ROUNDING = 1e-9
 SCORED_AT_ONCE, MOST_AT_ONCE = 512, 2048  # rows; the fewer numbers each has, the more keep the kernels busy
 NUMBERS_AT_ONCE = 2**17
 MOST_USUAL = 512  # normal rows that tell what is usual
@@ -215,7 +214,7 @@ class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
         smallest_level = 1 / (len(self.calibration_.scores) + 1)
         threshold = self.calibration_.threshold(max(self.false_alarm_rate, smallest_level))
         # The threshold is a row's own score: rounding must not decide on which side that row falls.
-        return threshold + ROUNDING * max(1.0, abs(threshold))
+        return float(ceilings(np.array([threshold]), self.calibration_.scores)[0])
 
     def calibrate(self, X: Any = None, *, anomalies: Any = None, prevalence: float | None = None) -> Self:
         """Return the detector itself with p values that refer to these normal rows; nothing is refitted.
@@ -253,7 +252,7 @@ class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
                 raise ValueError("prevalence= says how common known anomalies are, and none were given")
             known = Anomalies(known.scores, prevalence)
         self._calibrate(normal, known)  # all at once: what is refused changes nothing
-        self.split_ = {**self.split_, "calibration": len(normal)}
+        self.split_ |= {} if X is None else {"calibration": len(normal)}
         return self
 
     def anomaly_score(self, X: Any) -> Floats:

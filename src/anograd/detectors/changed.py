@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from anograd.data import number_of_rows
 from anograd.decoded import Tally, Unlike
 from anograd.detectors.base import Detector
 
 
 def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = None) -> list[Unlike]:
-    """Return the columns in which many rows hold what no normal row of the fit held, most rows first.
+    """Return the columns in which many rows hold what no row held that was learned from, most rows first.
 
-    A level that it has not seen, or a number outside its range, in a tenth of the rows and in five at least.
+    A level that was not among them, or a number outside their range, in a tenth of the rows and in five at
+    least; normal rows that the fit held out for p values are none of them.
     Alarms may come of that alone, where a table has changed: another unit, a category spelt otherwise.
 
     Parameters
@@ -25,6 +27,11 @@ def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = Non
     X : as for ``fit``
     normal : ndarray of bool, (n,), optional
         Which rows to look at; all of them left out.
+
+    Raises
+    ------
+    ValueError
+        `normal` is not one boolean a row.
 
     Examples
     --------
@@ -38,6 +45,12 @@ def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = Non
     table = detector.encoder_.table
     if table is None:
         return []
+    n = number_of_rows(X)
+    if normal is not None and (normal.dtype != bool or normal.shape != (n,)):
+        raise ValueError(
+            f"normal is of type {normal.dtype} and shape {normal.shape}; one boolean a row is wanted, shape "
+            f"({n},): normal=y == 0"
+        )
     tally, first = Tally(table), 0
     for piece in detector._encode(X):
         rows, end = piece.numpy(), first + len(piece)

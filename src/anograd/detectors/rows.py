@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -156,7 +157,7 @@ def encode(
             estimator.feature_names_in_ = np.array(names, dtype=object)
         return Encoder(RAW, rows.shape[1:], names=names), Rows.of(torch.from_numpy(rows))
     framed = is_frame(X) or is_lazy(X)
-    if framed or (X if hasattr(X, "ndim") else np.asarray(X)).ndim <= 2:
+    if framed or _axes(X) <= 2:
         if not framed:
             X = validate_data(estimator, X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=2)
         table = Table(missing=missing).fit(X, normal)
@@ -178,6 +179,13 @@ def encode(
     return Encoder(IMAGES, images.shape[1:], pixels=pixels), Rows.of(
         torch.from_numpy(pixels.transform(images))
     )
+
+
+def _axes(X: Any) -> int:
+    """Return how many axes an array or nested lists have; of rows of several shapes, those of the first."""
+    with suppress(ValueError):
+        return int((X if hasattr(X, "ndim") else np.asarray(X)).ndim)
+    return 1 + np.ndim(X[0])
 
 
 def _filed(

@@ -63,7 +63,7 @@ def drawn(known: Tensor, validation: float, calibration: float, seed: int) -> tu
     Raises
     ------
     ValueError
-        Fewer than 4 normal rows.
+        Fewer than 4 normal rows, or shares that leave none to learn from.
     """
     normal = torch.nonzero(~known).ravel()
     n = len(normal)
@@ -75,6 +75,11 @@ def drawn(known: Tensor, validation: float, calibration: float, seed: int) -> tu
     held_out = size_of_calibration(n, calibration) if calibration else 0
     validating = max(1, round(validation * n)) if validation else 0
     training = n - validating - held_out
+    if training < 1:
+        raise ValueError(
+            f"of n_samples={n} normal rows validation={validation:g} takes {validating} and "
+            f"calibration={calibration:g} {held_out}: none is left to learn from. Lower them, or give more"
+        )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
     train, choosing, held = torch.split(normal[order], [training, validating, held_out])
     # A share of 0 means: the rows before it in the line do its work as well.

@@ -254,9 +254,9 @@ def _differs(
 ) -> bool:
     """Tell whether a parameter's gradients by rule add up to another gradient than autograd's.
 
-    As where the network takes a gradient itself, and the parameter enters the loss through that, too. Compared
-    are their products with a random one, so that none is built; what is no more than rounding of the summands
-    is no difference.
+    As where the network takes a gradient itself, and the parameter enters the loss through that, too.
+    Compared are their products with a random one, so that none is built; what is no more than rounding of
+    the summands is no difference.
     """
     expected = wide(sums[one.name])
     drawn = torch.randn(expected.shape or (1,), generator=torch.Generator("cpu").manual_seed(0), device="cpu")

@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from anograd._version import __version__
 from anograd.data import collect, is_lazy
 from anograd.detectors import Detector
-from anograd.onnx.inputs import Feed, Inputs, TableInputs, inputs_of
+from anograd.onnx.inputs import STRANGE, Feed, Inputs, TableInputs, inputs_of
 from anograd.onnx.nodes import TRANSLATIONS
 from anograd.onnx.operations import DECOMPOSITIONS
 from anograd.onnx.scores import Score, check_kind, score_of
@@ -217,10 +217,11 @@ def _read_texts(writer: Writer, inputs: TableInputs) -> None:
         writer.add("Split", "categories", outputs=names, axis=1, num_outputs=len(columns))
     coded = [
         writer.add(
-            "LabelEncoder", name, domain="ai.onnx.ml", keys_strings=list(inputs.levels[j]),
-            values_int64s=list(inputs.levels[j].values()), default_int64=inputs.unseen(j),
+            "LabelEncoder", name, domain="ai.onnx.ml", keys_strings=list(levels),
+            values_int64s=list(levels.values()), default_int64=inputs.unseen(j),
         )
         for name, j in zip(names, columns, strict=True)
+        for levels in (inputs.levels[j] or {STRANGE: inputs.unseen(j)},)  # it may have been empty in the fit
     ]  # fmt: skip
     writer.add("Concat", *coded, outputs=["codes"], axis=1)
 

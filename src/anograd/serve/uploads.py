@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anograd.data import number_of_rows, read
+from anograd.data import Pixels, number_of_rows, read
 from anograd.detectors import Detector
 from anograd.detectors.rows import IMAGES, TABLE
 from anograd.labelled import only_fitted
@@ -33,7 +33,12 @@ File = tuple[str, bytes]  # its name and what it holds
 
 def endings(detector: Detector) -> tuple[str, ...]:
     """Return which files a detector takes, by their endings."""
-    return ARRAYS + PICTURES if detector.encoder_.kind == IMAGES else TABLES + ARRAYS
+    encoder = detector.encoder_
+    if encoder.kind != IMAGES:
+        return TABLES + ARRAYS
+    # Pictures are read with 8 bits, in grey or in colours.
+    read = encoder.pixels == Pixels(True, 0.0, 255.0) and encoder.shape[0] in (1, 3)
+    return ARRAYS + PICTURES if read else ARRAYS
 
 
 def read_files(files: Sequence[File], detector: Detector, limits: Limits) -> Rows:

@@ -21,10 +21,9 @@ def score_batch(
 ) -> Any:
     """Return a table of row, score (high = anomalous), p_value (low = anomalous) and anomaly (0 or 1).
 
-    Each row's score, p value and verdict are its own: cut into whatever pieces, a table gives the same to the
-    last bit.
-    That is why the verdict is by `alpha`; a false-discovery rate or a budget looks at all rows together:
-    ``detector.calibration_.detect(scores, fdr=0.05)`` in the end.
+    Each row's score, p value and verdict are its own: cut into whatever pieces, a table gives the same, or
+    the same but for the last bit of a score. That is why the verdict is by `alpha`; a false-discovery rate or
+    a budget looks at all rows together: ``detector.calibration_.detect(scores, fdr=0.05)`` in the end.
 
     Parameters
     ----------
@@ -82,9 +81,10 @@ def score_batch(
 
 
 def score_encoded(detector: Detector, rows: Tensor) -> NDArray[np.float64]:
-    """Return the scores of encoded rows, (n,), the same to the last bit whatever rows are beside them.
+    """Return the scores of encoded rows, (n,), the same but for the last bit whatever rows are beside them.
 
-    Each pass is over the same number of rows, the last one filled up: how a kernel rounds depends on it.
+    Each pass is over the same number of rows, the last one filled up: how a kernel rounds depends on it,
+    and a little on where in the pass a row stands.
 
     Parameters
     ----------
