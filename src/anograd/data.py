@@ -328,7 +328,8 @@ class Pixels:
         scaled /= self.high - self.low
         if scaled.size and not self.integer:
             low, high = float(scaled.min()), float(scaled.max())
-            if high > FAR or low < -FAR / 100 or 0 <= low < high < 1 / FAR:
+            signed = (self.low, self.high) == (0.0, 1.0) and low < -0.5
+            if high > FAR or signed or (low < high and max(-low, high) < 1 / FAR):
                 warnings.warn(
                     f"the pixels run from {images.min():g} to {images.max():g}, but those of the fit from "
                     f"{self.low:g} to {self.high:g}: on another scale all images score alike; give the same",

@@ -98,7 +98,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         ordered = np.sort(check_scores(self.scores, "calibration scores"))
-        for name, values in {"scores": ordered, "ceilings": ceilings(ordered, ordered)}.items():
+        for name, values in {"scores": ordered, "ceilings": _ceilings(ordered, ordered)}.items():
             values.flags.writeable = False
             object.__setattr__(self, name, values)
 
@@ -295,21 +295,14 @@ class Calibration:
         alarms = np.zeros(len(values), dtype=bool)
         if len(values):
             lowest = np.array([min([values.min(), *self.scores[:1]])])
-            (floor,) = ceilings(lowest, self.scores)
+            (floor,) = _ceilings(lowest, self.scores)
             first = np.argsort(-values, kind="stable")[:budget]
             alarms[first] = values[first] > floor
         return alarms
 
 
-def ceilings(scores: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the most that scores may be by rounding alone, (n,); infinite ones stay as they are.
-
-    Parameters
-    ----------
-    scores : ndarray (n,)
-    normal : ndarray (m,)
-        Of normal rows: what is small beside them is rounded as they are.
-    """
+def _ceilings(scores: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Infinite scores, the lowest among them, stay as they are.
     sizes, finite = np.abs(scores), np.abs(normal[np.isfinite(normal)])
     usual = np.median(finite) if len(finite) else 0.0
     return scores + ROUNDING * np.where(np.isfinite(sizes), np.maximum(sizes, usual), 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -103,7 +104,7 @@ def test_anomalies_alone_leave_p_values_and_want_a_prevalence(folder):
     assert "anomalies alone do not tell how common they are" in done.stderr
     before = load(folder / "model").calibration_.scores
     done = call(*command, "--prevalence", 0.01)
-    assert done.output.startswith("--costs goes by 15 known anomalies, taken to be 0.01 of the rows to come")
+    assert done.stdout.startswith("--costs goes by 15 known anomalies, taken to be 0.01 of the rows to come")
     np.testing.assert_array_equal(load(folder / "model").calibration_.scores, before)
 
 
@@ -129,3 +130,37 @@ def test_rows_of_the_fit_are_warned_of_and_the_same_new_ones_twice_are_not(folde
         assert "warning" not in call("calibrate", folder / "model", folder / "week.npy").output
     np.save(folder / "weeks.npy", np.concatenate([np.load(folder / "week.npy"), RNG.normal(size=(50, 3))]))
     assert "warning" not in call("calibrate", folder / "model", folder / "weeks.npy").output
+
+
+def test_rows_like_those_of_the_fit_are_no_change(tmp_path):
+    """At 39 rows held out, the rate of alarms of a model is anywhere from 1 to 12 %."""
+    warned = 0
+    for seed in range(8):
+        draw = np.random.default_rng(seed)
+        np.save(tmp_path / "fit.npy", draw.normal(size=(200, 3)))
+        np.save(tmp_path / "week.npy", draw.normal(size=(2000, 3)))
+        model = tmp_path / f"model{seed}"
+        call("fit", tmp_path / "fit.npy", "--detector", "graddensity", "--epochs", 2, "-o", model)
+        warned += "normal has changed" in call("calibrate", model, tmp_path / "week.npy").output
+    assert warned <= 1
+
+
+def test_rows_that_are_all_anomalies_however_they_are_labelled(folder):
+    rows = pl.DataFrame(RNG.normal(size=(30, 3)), schema=["0", "1", "2"])
+    told = "--costs goes by 30 known anomalies, taken to be 0.01 of the rows to come"
+    known = ("--label", "y", "--prevalence", 0.01, "-o", folder / "other")
+    for label, words, said in (
+        (1, (), "'y' is 1 in every row: taken for known anomalies"),
+        (1, ("--normal", 0), "--normal 0 does not occur in 'y', which holds 1"),
+        (-1, (), ""),
+        ("fraud", ("--normal", "ok"), "--normal ok does not occur in 'y', which holds 'fraud'"),
+    ):
+        rows.with_columns(y=pl.lit(label)).write_parquet(folder / "odd.parquet")
+        done = call("calibrate", folder / "model", folder / "odd.parquet", *known, *words)
+        assert done.exit_code == 0, done.output
+        assert told in done.stdout
+        assert said in done.stderr
+        assert bool(said) == bool(done.stderr)
+    done = call("calibrate", folder / "model", folder / "odd.parquet", "--label", "y", "--normal", "ok")
+    assert done.exit_code == 1
+    assert "give one of them" in done.stderr

@@ -130,3 +130,60 @@ def test_columns_in_another_order_are_told_of_with_the_line_that_mends_it(tmp_pa
         works("score", "m", f"ordered.{ending}", "-o", "s.csv", "--label", "odd")
         scores = pl.read_csv("s.csv")["score"].to_numpy()
         np.testing.assert_allclose(scores, ag.load("m").anomaly_score(frame), rtol=1e-9)
+
+
+def test_a_column_of_integers_that_are_too_long_can_be_dropped(tmp_path):
+    lines = "".join(f"{10**41 + 7 * i},{i % 7}.5\n" for i in range(60))
+    (tmp_path / "x.csv").write_text("id,size\n" + lines)
+    works("fit", tmp_path / "x.csv", "--drop", "id", "-o", tmp_path / "m", *FIT)
+    works("explain", tmp_path / "m", tmp_path / "x.csv", "--rows", "0")
+
+
+def test_a_column_that_was_empty_in_the_fit(tmp_path):
+    (tmp_path / "x.csv").write_text("size,note\n" + "".join(f"{i % 7}.5,\n" for i in range(60)))
+    works("fit", tmp_path / "x.csv", "-o", tmp_path / "m", *FIT)
+    works("score", tmp_path / "m", tmp_path / "x.csv", "-o", tmp_path / "s.csv")
+    works("export", tmp_path / "m", "-o", tmp_path / "m.onnx")
+
+
+def test_a_file_of_rejects_alone(tmp_path):
+    rows = "".join(f"{i % 7}.5,{'uv'[i % 2]}\n" for i in range(60))
+    (tmp_path / "x.csv").write_text("size,kind\n" + rows)
+    works("fit", tmp_path / "x.csv", "-o", tmp_path / "m", *FIT[:4])
+    (tmp_path / "bad.csv").write_text("size,kind\n,u\n,v\n")
+    said = works(
+        "score",
+        tmp_path / "m",
+        tmp_path / "bad.csv",
+        "-o",
+        tmp_path / "s.csv",
+        "--rejects",
+        tmp_path / "r.csv",
+    )
+    assert "2 rows, 2 of them rejected" in said.output
+
+
+def test_an_empty_cell_is_null_in_a_file_of_reasons(plain, tmp_path):
+    data = tmp_path / "x.csv"
+    data.write_text(f'age,"{NAME}",kind\n,170,a\n21,,b\n')
+    works("explain", plain / "m", data, "-o", tmp_path / "why.json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    given = [
+        feature["given"]
+        for row in json.loads((tmp_path / "why.json").read_text(), parse_constant=refuse)
+        for feature in row["features"]
+    ]
+    assert given.count(None) == 2
+
+
+def test_a_boolean_is_spelt_as_what_is_expected_of_it(tmp_path):
+    rows = "".join(f"{i % 7}.5,{'true' if i % 9 else 'false'}\n" for i in range(90))
+    (tmp_path / "x.csv").write_text("size,paid\n" + rows)
+    works("fit", tmp_path / "x.csv", "-o", tmp_path / "m", *FIT)
+    works("explain", tmp_path / "m", tmp_path / "x.csv", "--rows", "0", "-o", tmp_path / "why.json")
+    (_, paid) = json.loads((tmp_path / "why.json").read_text())[0]["features"]
+    assert paid["given"] == "False"
+    assert paid["expected"] in ("True", "False")

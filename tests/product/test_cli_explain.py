@@ -8,6 +8,7 @@ import re
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 from typer.testing import CliRunner
 
@@ -124,6 +125,18 @@ def test_images_become_a_picture(tmp_path):
     )
     told = json.loads((tmp_path / "why.json").read_text())
     assert np.shape(told[0]["pixels"]) == (1, 8, 8)
+
+
+def test_the_nearest_pictures_are_called_by_their_names(tmp_path):
+    for name in ("fit", "new"):
+        (tmp_path / name).mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8)).astype(np.uint8)
+    for i, one in enumerate(pixels):
+        Image.fromarray(one).save(tmp_path / ("fit" if i < 20 else "new") / f"{i:02d}.png")
+    fit = ("fit", tmp_path / "fit", "--detector", "gradneighbours", "--epochs", 1, "-o", tmp_path / "model")
+    assert call(*fit).exit_code == 0
+    done = call("explain", tmp_path / "model", tmp_path / "new", "--most", 1, "--among", tmp_path / "fit")
+    assert re.search(r"nearest normal rows: \d\d\.png, \d\d\.png, \d\d\.png", done.output), done.output
 
 
 def test_rows_are_taken_in_the_order_asked_for():

@@ -434,3 +434,13 @@ def test_a_rule_by_costs_wants_known_anomalies(array_detector):
         assert made.post("/score", json=frame | {"costs": wrong}).status_code in (400, 422)
     said = problem(made.post("/score/file", **upload, data={"costs": "50"}))
     assert "costs='50' was given; two numbers are wanted, such as 1:50" in said
+
+
+@pytest.mark.parametrize("images", [np.float64, np.uint16])
+def test_pictures_are_not_offered_where_none_could_be_read(images):
+    rows = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8)).astype(images)
+    detector = ag.GradCon(epochs=1, random_state=0, device="cpu").fit(200 * rows)
+    client = served(detector)
+    assert client.get("/info").json()["files"] == [".npy"]
+    upload = {"file": ("x.png", b"not looked at")}
+    assert "files that end in .npy" in problem(client.post("/score/file", files=upload))

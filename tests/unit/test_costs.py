@@ -105,3 +105,15 @@ def test_a_detector_keeps_what_it_knows_of_anomalies_until_it_is_fitted_anew(tmp
     np.testing.assert_array_equal(load(tmp_path / "model").detect(new, costs=(1, 5)), alarms)
     assert detector.calibrate(normal[90:]).calibration_.anomalies is not None
     assert detector.fit(normal[:80]).calibration_.anomalies is None
+
+
+def test_known_anomalies_of_infinite_score_raise_alarms():
+    known = Anomalies(np.full(20, np.inf), 0.1)
+    calibration = Calibration(NORMAL, known)
+    for costs in ((1, 1), (1, 10), (1, 50)):
+        assert calibration.detect([np.inf, NORMAL.min() - 1], costs=costs).tolist()[0]
+
+
+def test_a_prevalence_that_is_no_number():
+    with pytest.raises(ValueError, match="prevalence='a' was given; the share of anomalies"):
+        Anomalies(ODD, "a")

@@ -93,9 +93,10 @@ def test_linked_folders_are_read_once(tmp_path):
     (root / "c").mkdir()
     (root / "c" / "up").symlink_to(root)
     (elsewhere / "round").symlink_to(root)
-    assert data.names(root) == ["a/1.png", "b/2.png"]
     assert parquet_files(root) == [root / "b" / "x.parquet"]
+    assert data.names(root) is None
     (elsewhere / "x.parquet").unlink()
+    assert data.names(root) == ["a/1.png", "b/2.png"]
     assert data.read(root)[:, 0, 0, 0].tolist() == [1, 2]
 
 
@@ -373,3 +374,43 @@ def test_images_are_taken_in_three_shapes():
 def test_unusable_images(X, message):
     with pytest.raises(ValueError, match=message):
         data.check_images(X)
+
+
+def test_yes_and_no_beside_bytes_are_refused():
+    bytes_ = np.random.default_rng(0).integers(0, 256, (4, 1, 6, 6)).astype(np.uint8)
+    with pytest.raises(ValueError, match=r"are bool but .* run from 0 to 255; .* X.astype\('uint8'\) \* 255"):
+        data.Pixels.fit(bytes_).transform(bytes_ > 99)
+    masks = data.Pixels.fit(bytes_ > 99)
+    with pytest.raises(ValueError, match=r"are uint8 but .* run from 0 to 1; give them so: X = X > 127"):
+        masks.transform(bytes_)
+    np.testing.assert_array_equal(masks.transform((bytes_ > 99).astype(np.uint8)), bytes_ > 99)
+
+
+@pytest.mark.parametrize(("fitted", "given"), [(255, 1), (1, 255), (255, 0.5)])
+def test_floats_on_another_scale_are_told(fitted, given):
+    unit = np.random.default_rng(0).random((4, 1, 6, 6))
+    pixels = data.Pixels.fit(fitted * unit)
+    with pytest.warns(UserWarning, match="on another scale all images score alike"):
+        pixels.transform(given * unit)
+    pixels.transform(fitted * unit[:1])
+    pixels.transform(np.zeros((1, 1, 6, 6)))  # a dark picture
+
+
+def test_pixels_from_minus_one_beside_those_from_zero_are_told():
+    unit = np.random.default_rng(0).random((4, 1, 6, 6))
+    with pytest.warns(
+        UserWarning, match="run from -0.9[0-9]* to 0.9[0-9]*, but those of the fit from 0 to 1"
+    ):
+        data.Pixels.fit(unit).transform(2 * unit - 1)
+
+
+def test_rows_of_a_lazy_frame_whatever_its_columns_are_called():
+    frame = pl.DataFrame({"index": [5, 6, 7], "row": [1, 2, 3], "row_____": [0, 0, 0]})
+    assert data.rows_at(frame.lazy(), np.array([2, 0])).equals(frame[[2, 0]])
+
+
+def test_a_folder_with_a_table_holds_no_pictures(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "plot.png")
+    assert data.names(tmp_path) == ["plot.png"]
+    pl.DataFrame({"a": [1.0]}).write_parquet(tmp_path / "part.parquet")
+    assert data.names(tmp_path) is None

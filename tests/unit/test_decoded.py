@@ -112,3 +112,17 @@ def test_a_table_saved_before_these_were_kept_loads(monkeypatch):
     table = Table.from_skops(Table().fit([[0.0, 5.0], [10.0, 5.0]]).to_skops())
     assert (table.constant, table.gaps) == ([], [])
     np.testing.assert_array_equal(table.transform([[5.0, 6.0]]), [[0.5, 1.0]])
+
+
+def test_a_level_is_named_as_it_is_spelt():
+    given = pl.DataFrame({"a": ["= x", "=x", " x", "x"] * 5})
+    table = Table().fit(given)
+    assert decode(table, table.transform(given))[:4, 0].tolist() == ["= x", "=x", " x", "x"]
+
+
+@pytest.mark.parametrize("normal", [np.ones(160, dtype=int), np.ones(7, dtype=bool)])
+def test_a_mask_that_is_none(normal):
+    X = np.random.default_rng(0).normal(size=(160, 2))
+    detector = ag.GradDensity(epochs=1, random_state=0).fit(X)
+    with pytest.raises(ValueError, match=r"one boolean a row is wanted, shape \(160,\): normal=y == 0"):
+        ag.unlike(detector, X, normal=normal)

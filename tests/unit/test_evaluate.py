@@ -78,3 +78,7 @@ def test_other_codes_than_yes_and_no_are_refused(codes):
         evaluate([0.1, 0.2, 0.3], [True, False, False], codes)
     with pytest.raises(ValueError, match="the truth holds other values"):
         ranking([0.1, 0.2, 0.3], codes)
+
+
+def test_an_infinite_score_has_a_rank():
+    assert ranking([0.0, 1.0, np.inf, -np.inf], [False, False, True, False]) == (1.0, 1.0)

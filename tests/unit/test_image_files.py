@@ -41,3 +41,24 @@ def test_pictures_are_turned_as_they_are_looked_at(tmp_path, ending):
 def test_a_picture_whose_notes_are_damaged_is_read_as_it_is_stored(tmp_path):
     Image.fromarray(np.full((5, 6), 7, dtype=np.uint8)).save(tmp_path / "x.png", exif=b"nothing")
     assert (data.read(tmp_path) == 7).all()
+
+
+def test_deep_colours_that_lie_apart_are_refused(tmp_path):
+    """Three planes of 16 bits, whose tiles Pillow names as it does those of 8."""
+    side, pixels = 4, np.arange(3 * 16, dtype="<u2").tobytes()
+    tags = {
+        256: (3, 1, side), 257: (3, 1, side), 258: (3, 3, 8), 259: (3, 1, 1), 262: (3, 1, 2),
+        273: (4, 3, 14), 277: (3, 1, 3), 278: (3, 1, side), 279: (4, 3, 26), 284: (3, 1, 2),
+    }  # fmt: skip
+    before = b"II*\0" + struct.pack("<I", 38)
+    tables = struct.pack("<3H", 16, 16, 16)
+    first = 38 + 2 + 12 * len(tags) + 4
+    counts = struct.pack("<3I", 32, 32, 32)
+    starts = struct.pack("<3I", first, first + 32, first + 64)
+    entries = b"".join(struct.pack("<HHII", tag, *value) for tag, value in tags.items())
+    content = before + tables + starts + counts + struct.pack("<H", len(tags)) + entries + bytes(4) + pixels
+    (tmp_path / "planes.tif").write_bytes(content)
+    with Image.open(tmp_path / "planes.tif") as opened:
+        assert opened.tag_v2[258] == (16, 16, 16)
+    with pytest.raises(ValueError, match=r"planes.tif' has more than 8 bits a pixel"):
+        data.read(tmp_path)

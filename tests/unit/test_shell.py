@@ -80,6 +80,36 @@ def test_a_share_of_zero_is_served_by_the_rows_before_it():
     assert len(split.known) == 0
 
 
+def test_shares_that_leave_no_row_to_learn_from():
+    with pytest.raises(
+        ValueError, match=r"of n_samples=20 .* takes 10 and .* 10: none is left to learn from"
+    ):
+        First(validation=0.5, calibration=0.49).fit(FRAME[:20])
+
+
+def test_known_anomalies_alone_are_no_rows_held_out():
+    detector = First(calibration=0).fit(FRAME)
+    before = detector.split_
+    detector.calibrate(anomalies=FRAME[:20], prevalence=0.1)
+    assert detector.split_ == before
+    assert detector.calibrate(FRAME[:30]).split_["calibration"] == 30
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_predict_is_detect_whatever_the_size_of_the_scores(size):
+    rng = np.random.default_rng(0)
+
+    class Sized(First):
+        def _score_batch(self, rows: Tensor) -> Tensor:
+            return size * rows[:, 0].double()
+
+    detector = Sized().fit(rng.normal(size=(200, 2)))
+    new = 2 * rng.normal(size=(100, 2))
+    alarms = detector.detect(new, alpha=detector.false_alarm_rate)
+    assert 0 < alarms.sum() < 100
+    np.testing.assert_array_equal(detector.predict(new) == -1, alarms)
+
+
 @pytest.mark.parametrize(
     ("memory", "spilled"), [(None, False), ("1KiB", False), (480, False), ("479B", True), (1, True)]
 )

@@ -23,7 +23,7 @@ from anograd._version import __version__
 from anograd.batches import in_batches, naming_the_batch
 from anograd.costs import Anomalies
 from anograd.data import labels, number_of_rows, to_array
-from anograd.decide import Calibration, ceilings, check_scores
+from anograd.decide import Calibration, check_scores
 from anograd.detectors import checks, golden, saved
 from anograd.detectors.checks import is_number
 from anograd.detectors.copies import Copied
@@ -212,9 +212,7 @@ class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
 
     def _threshold(self) -> float:
         smallest_level = 1 / (len(self.calibration_.scores) + 1)
-        threshold = self.calibration_.threshold(max(self.false_alarm_rate, smallest_level))
-        # The threshold is a row's own score: rounding must not decide on which side that row falls.
-        return float(ceilings(np.array([threshold]), self.calibration_.scores)[0])
+        return self.calibration_.threshold(max(self.false_alarm_rate, smallest_level))
 
     def calibrate(self, X: Any = None, *, anomalies: Any = None, prevalence: float | None = None) -> Self:
         """Return the detector itself with p values that refer to these normal rows; nothing is refitted.
