@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -26,7 +26,7 @@ from anograd.gradients.served import (
     Plan,
     Served,
 )
-from anograd.gradients.tape import Graph, Tape, graph_of, recording
+from anograd.gradients.tape import Call, Graph, Tape, graph_of, recording
 from anograd.losses import OF_PROBABILITIES, refuse_logits
 from anograd.target import Target, output_of
 
@@ -109,16 +109,8 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     bytes_a_row = (sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8) // 2
     many = rows[: max(2, ROOM // max(1, bytes_a_row))]
     mixed, tapes = _mixed(target, many, layers, names, autocast)
-    served = [
-        _checked(one, single, tape, gradients, graph, mixed) if one.by == RULE else one for one in served
-    ]
-    precision = precision_of(target.module, autocast)
-    served = [
-        replace(one, by=VMAP, why=ANOTHER)
-        if one.by == RULE and one.name in sums and _differs(target, one, tape, gradients, sums, precision)
-        else one
-        for one in served
-    ]
+    pair = _Pair(target, tape, gradients, sums, graph, precision_of(target.module, autocast))
+    served = [_checked(one, single, pair, mixed) if one.by == RULE else one for one in served]
     doubts = doubts | {one.name: one.why for one in served if one.why == MIXED}
     kept = {layer for one in served if one.by == RULE for layer, _ in one.products}
     waiting = [one.name for one in served if one.by == VMAP]
@@ -213,26 +205,32 @@ def _inputs(tape: Tape) -> dict[tuple[str, str], list[Tensor]]:
     return inputs
 
 
-def _checked(
-    one: Served,
-    single: Tape,
-    tape: Tape,
-    gradients: list[Tensor],
-    graph: Graph,
-    mixed: set[tuple[str, str]],
-) -> Served:
+@dataclass(frozen=True)
+class _Pair:
+    """What a pass of two rows shows, and whose pass it is."""
+
+    target: Target
+    tape: Tape
+    gradients: list[Tensor]  # at the outputs of the calls
+    sums: dict[str, Tensor]  # over both rows, at parameters of ordinary layers
+    graph: Graph
+    precision: torch.dtype
+
+    def calls(self, one: Served) -> list[tuple[Call, Tensor]]:
+        """Return the calls of the products that a parameter has part in, and the gradients there."""
+        noted = zip(self.tape.calls, self.gradients, strict=True)
+        return [(call, d) for call, d in noted if (call.layer, call.part) in one.products]
+
+
+def _checked(one: Served, single: Tape, pair: _Pair, mixed: set[tuple[str, str]]) -> Served:
     """Return `one` if its rule may be trusted on this network, else hand it to the fallback."""
     for layer, _ in one.products:
-        if why := why_refused(tape.refused, layer):
+        if why := why_refused(pair.tape.refused, layer):
             return replace(one, by=VMAP, why=why)
-    calls = [
-        (call, d)
-        for call, d in zip(tape.calls, gradients, strict=True)
-        if (call.layer, call.part) in one.products
-    ]
+    calls = pair.calls(one)
     if any(call.changed() for call, _ in calls):
         return replace(one, by=VMAP, why=CHANGED)
-    if graph.uses[one.name] != len(calls):
+    if pair.graph.uses[one.name] != len(calls):
         return replace(one, by=VMAP, why=ELSEWHERE)
     lengths = {side.shape[0] for call, d in calls for side in (call.a, d)}
     # One row too, because another axis may be as long as two rows.
@@ -241,40 +239,35 @@ def _checked(
         return replace(one, by=VMAP, why=NOT_ROWS)
     if not mixed.isdisjoint(one.products):
         return replace(one, by=VMAP, why=MIXED)
+    if one.name in pair.sums and _differs(one, pair):
+        return replace(one, by=VMAP, why=ANOTHER)
     return one
 
 
-def _differs(
-    target: Target,
-    one: Served,
-    tape: Tape,
-    gradients: list[Tensor],
-    sums: dict[str, Tensor],
-    precision: torch.dtype,
-) -> bool:
+def _differs(one: Served, pair: _Pair) -> bool:
     """Tell whether a parameter's gradients by rule add up to another gradient than autograd's.
 
     As where the network takes a gradient itself, and the parameter enters the loss through that, too.
     Compared are their products with a random one, so that none is built; what is no more than rounding of
     the summands is no difference.
     """
-    expected = wide(sums[one.name])
+    expected = wide(pair.sums[one.name])
     drawn = torch.randn(expected.shape or (1,), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     reference = drawn.to(expected)
 
     def factors(side: Callable[[Tensor], Tensor]) -> Iterator[Factors]:
         for (layer_name, own), product in zip(one.uses, one.products, strict=True):
-            layer = target.module.get_submodule(layer_name)
+            layer = pair.target.module.get_submodule(layer_name)
             rule = find_rule(layer, own)
             assert rule is not None
-            for call, d in zip(tape.calls, gradients, strict=True):
+            for call, d in pair.calls(one):
                 if (call.layer, call.part) == product:
                     yield rule(layer, side(wide(call.a)), side(wide(d)))
 
     product = sum(float(each.inner(reference).sum()) for each in factors(lambda side: side))
     summands = sum(float(each.length().sum()) for each in factors(torch.abs)) + float(expected.norm())
     difference = product - float((expected.reshape(reference.shape) * reference).sum())
-    return abs(difference) > near(precision) * summands
+    return abs(difference) > near(pair.precision) * summands
 
 
 def _both(why: str, error: str) -> str:
