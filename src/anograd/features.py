@@ -168,7 +168,7 @@ def read_activations(
         for reference in references:
             for name, value in found.items():
                 other = reference[name].to(value)
-                lengths = (value.norm(dim=1) * other.norm()).clamp_min(COSINE_FLOOR)
+                lengths = value.norm(dim=1).clamp_min(COSINE_FLOOR) * other.norm().clamp_min(COSINE_FLOOR)
                 # Not a product of matrix and vector, in which a row's rounding would depend on its place.
                 columns.append(((value * other).sum(1) / lengths).unsqueeze(1))
         return Features(loss, torch.cat(columns, dim=1))

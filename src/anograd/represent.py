@@ -49,7 +49,8 @@ def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:
     if found.norm is None or found.inner is None:
         raise ValueError("a cosine is made of 'norm' and 'inner': per_sample(..., want=('norm', 'inner'))")
     lengths = torch.stack([reference[name].norm() for name in found.layers]).to(found.norm)
-    return found.inner / (found.norm * lengths).clamp_min(COSINE_FLOOR)
+    # Each length by itself, as in training: the product of two short ones is tiny, and the angle is not.
+    return found.inner / (found.norm.clamp_min(COSINE_FLOOR) * lengths.clamp_min(COSINE_FLOOR))
 
 
 def choose_sketch(target: Target, size: int | str | None, seed: int) -> Sketch | None:

@@ -69,8 +69,8 @@ def describe(
     kind = choose_kind(kind, shape, "conv")
     if kind == "dense":
         return {
-            "kind": kind, "features": shape[0], "hidden": list(hidden or HIDDEN),
-            "dropout": dropout,
+            "kind": kind, "features": shape[0], "dropout": dropout,
+            "hidden": [int(width) for width in (HIDDEN if hidden is None else hidden)],
         }  # fmt: skip
     channels, height, width = shape
     return {"kind": kind, "channels": channels, "height": height, "width": width, "dropout": dropout}

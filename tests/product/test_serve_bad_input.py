@@ -286,9 +286,13 @@ def test_bad_images(image_client, bomb, place):
 def test_bad_forms(client, monkeypatch):
     file = {"file": ("x.csv", b"size,maker\n1,abel\n")}
     for more, status, said in [
-        ({"data": {"alpha": "x"}, "files": file}, 422, "alpha='x' was given; a number is wanted"),
+        ({"data": {"alpha": "x"}, "files": file}, 422, "alpha='x' was given; wanted: a number"),
         ({"data": {"alpha": "nan"}, "files": file}, 400, "a rate between 0 and 1"),
-        ({"data": {"budget": "1.5"}, "files": file}, 422, "budget='1.5' was given"),
+        (
+            {"data": {"budget": "1.5"}, "files": file},
+            422,
+            "budget='1.5' was given; wanted: a whole number",
+        ),
         ({"data": {"alpha": ".1", "fdr": ".1"}, "files": file}, 400, "one of alpha, fdr, budget and costs"),
         ({"data": {"colour": "x"}, "files": file}, 422, "the field 'colour' is not known"),
         ({"data": {"alpha": [".1", ".2"]}, "files": file}, 422, "the field 'alpha' was given twice"),
@@ -398,3 +402,10 @@ def test_any_json_is_answered(client, body, path):
     json.loads(answer.text, parse_constant=pytest.fail)
     if answer.status_code != 200:
         problem(answer)
+
+
+def test_rows_are_chosen_only_where_they_are_explained(client):
+    file = {"file": ("x.csv", b"size,maker\n1,abel\n")}
+    answer = client.post("/score/file", data={"rows": "0"}, files=file)
+    assert answer.status_code == 422
+    assert "the field 'rows' is not known; wanted are file, alpha, fdr, budget, costs" in problem(answer)

@@ -179,6 +179,12 @@ RUN = '[[run]]\nprotocol = "adbench"\ndata = "wine"\ndetectors = "middle"\n'
         (RUN.replace("adbench", "one-class"), "'wine' is a table"),
         (RUN.replace("adbench", "r2ad2") + "options = {transfer = true}\n", "one kind of anomalies"),
         (RUN + "seeds = 3\n", "seeds = 3: whole numbers"),
+        (RUN + "seeds = [1, true]\n", "whole numbers of 0 or more are wanted"),
+        (RUN + "seeds = [-1]\n", "whole numbers of 0 or more are wanted"),
+        (RUN + "seeds = []\n", "nothing is asked for"),
+        ("seconds = nan\n" + RUN, "seconds = nan: a number above 0 is wanted"),
+        ("seconds = true\n" + RUN, "seconds = True: a number above 0 is wanted"),
+        ("seconds = -5\n" + RUN, "seconds = -5: a number above 0 is wanted"),
         ('[detectors.mine]\ndetector = "midle"\n' + RUN, r"\[detectors.mine\]: there is no detector 'midle'"),
     ],
 )

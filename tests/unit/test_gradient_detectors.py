@@ -25,6 +25,7 @@ from anograd.detectors.network import build
 from anograd.features import Features, Samples
 from anograd.gradients import per_sample
 from anograd.networks import DenseAutoencoder
+from anograd.represent import cosine
 from anograd.score import Subspace
 
 RNG = np.random.default_rng(0)
@@ -278,3 +279,39 @@ def test_rows_that_nearly_meet_others_score_alone_as_in_a_batch() -> None:
     alone = np.concatenate([detector.anomaly_score(row[None]) for row in rows])
     np.testing.assert_allclose(detector.anomaly_score(rows), alone, rtol=1e-5)
     assert (alone > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("kind", ["R2AD2", "GradCon", "GradNorm", "GradLabels"])
+def test_widths_may_be_numbers_of_numpy(kind: str, tmp_path: Path) -> None:
+    X, y = RNG.normal(size=(60, 4)), np.repeat([0, 1], [50, 10])
+    for hidden in (np.array([8, 4]), list(np.array([8, 4]))):
+        detector = getattr(ag, kind)(hidden=hidden, epochs=1, random_state=0).fit(X, y)
+        detector.save(tmp_path / "model")
+        np.testing.assert_array_equal(ag.load(tmp_path / "model").anomaly_score(X), detector.anomaly_score(X))
+
+
+def test_detectors_whose_widths_are_an_array_are_fitted_together() -> None:
+    X = RNG.normal(size=(60, 4))
+    pair = [GradCon(hidden=np.array([8, 4]), epochs=1, random_state=seed) for seed in (0, 1)]
+    for detector, seed in zip(ag.fit_together(pair, [X, X]), (0, 1), strict=True):
+        alone = GradCon(hidden=[8, 4], epochs=1, random_state=seed).fit(X)
+        np.testing.assert_allclose(detector.anomaly_score(X), alone.anomaly_score(X), rtol=1e-4, atol=1e-6)
+
+
+def test_gradnorm_names_what_it_reads() -> None:
+    detector = ag.GradNorm(epochs=1, random_state=0).fit(RNG.normal(size=(60, 4)))
+    _, *features = detector.features(RNG.normal(size=(3, 4))).T
+    assert len(features) == len(detector.feature_names())
+    assert "softmax" in detector.feature_names()[1]
+    assert (features[1] <= 2).all()  # which a distance of two distributions is at most
+
+
+def test_a_cosine_of_short_gradients_is_their_angle() -> None:
+    """Of lengths whose product is below the floor that keeps a division by zero away."""
+    net = nn.Linear(2, 1, bias=False).double()
+    target = Target.adopt(net, loss=lambda output, x: 1e-7 * output.squeeze(1))
+    reference = {"weight": torch.tensor([[1e-6, 1e-6]], dtype=torch.float64)}
+    found = per_sample(target, torch.eye(2).double(), ("norm", "inner"), reference=reference)
+    torch.testing.assert_close(cosine(found, reference), torch.full((2, 1), 0.5**0.5, dtype=torch.float64))
+    zero = per_sample(target, torch.zeros(1, 2).double(), ("norm", "inner"), reference=reference)
+    assert cosine(zero, reference).item() == 0

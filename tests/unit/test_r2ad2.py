@@ -614,3 +614,11 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="fit is no checkpoint of a fit"):
         quick(checkpoint=path).fit(SMALL, LABELS)
+
+
+def test_a_row_is_explained_by_the_published_method_though_columns_are_asked_for() -> None:
+    X = np.random.default_rng(0).normal(size=(80, 5))
+    published = R2AD2(training="published", epochs=1, random_state=0, hidden=(4, 2), widths=(4, 3, 2))
+    found = published.fit(X, np.arange(80) > 74).explain(X[:2])
+    assert "columns" not in found.part_names
+    np.testing.assert_allclose(found.scores, published.anomaly_score(X[:2]))

@@ -164,8 +164,12 @@ def _plan(path: Path, asked: dict[str, Any]) -> Plan:
                     raise ValueError(f"more than {MOST_CELLS:,} cells are asked for: {SPLIT}")
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-    results = path.parent / asked.get("results", f"{path.stem}.jsonl")
-    seconds = float(asked.get("seconds", SECONDS))
+    results = path.parent / (asked.get("results") or f"{path.stem}.jsonl")
+    seconds = asked.get("seconds", SECONDS)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise ValueError(f"seconds = {seconds!r}: a number above 0 is wanted, such as {SECONDS}")
+    if not cells and not unsuited:
+        raise ValueError("nothing is asked for: seeds, data or detectors are empty")
     return Plan(tuple(cells.values()), results, seconds, tuple(unsuited), asked.get("entrants"))
 
 
@@ -183,8 +187,8 @@ def _cells(run: Any, named: Mapping[str, Named], seeds: Sequence[int]) -> Iterat
         if name not in named:
             raise unknown(name, named, "detector")
     seeds = run.get("seeds", seeds)
-    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
-        raise ValueError(f"seeds = {seeds!r}: whole numbers are wanted, such as [0, 1, 2]")
+    if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ValueError(f"seeds = {seeds!r}: whole numbers of 0 or more are wanted, such as [0, 1, 2]")
     options = run.get("options", {})
     _known("option", options, [f.name for f in fields(protocol)])  # type: ignore[arg-type]
     for seed in seeds:

@@ -39,7 +39,7 @@ class ClassifierDetector(PostHocDetector):
         classes = max(2, min(CLUSTERS, distinct // 2))
         self.network_ = {
             "kind": "clusters", "features": flat.shape[1], "classes": classes,
-            "hidden": list(self.hidden or HIDDEN),
+            "hidden": [int(width) for width in (HIDDEN if self.hidden is None else self.hidden)],
         }  # fmt: skip
         target, penalty = build(self.network_, self.read, seed)
         centres = torch.zeros(classes, flat.shape[1])
@@ -109,6 +109,10 @@ class GradNorm(ClassifierDetector):
     def _read(self, rows: Tensor, score: nn.Module | None = None) -> Features:
         loss, inputs, output = self._outputs(rows)
         return Features(loss, torch.stack([inputs.abs().sum(1), output], dim=1))
+
+    def feature_names(self) -> list[str]:
+        """Return the names of the features but the loss, (2,), in order."""
+        return ["length of the last layer's inputs", "distance of softmax from uniform"]
 
     def _shown(self, rows: Tensor) -> Features:
         loss, _, output = self._outputs(rows)

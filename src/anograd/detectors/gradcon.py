@@ -83,7 +83,7 @@ class GradCon(NetworkDetector):
     epochs : int, default 100
         At most so many passes over the training rows.
     patience : int or None, default 20
-        Stop after so many epochs without improvement.
+        Stop after so many epochs without improvement of what `keep` goes by; with "last" each one is.
     batch_size : int, default 64
     learning_rate : float, default 1e-3
         Of Adam.

@@ -80,7 +80,7 @@ class R2AD2(Detector):
         Rows that alarm networks are to call anomalous. None leaves out made-up rows for trees, too.
     novelty : float or "auto", default "auto"
         Weight of the distance. "auto" takes the largest that ranks left-out known anomalies nearly as well
-        as the best, at most 1 a 50 known ones or 0.25; of none 0.5 (images 8). 4 or 8 suit unlike kinds.
+        as the best, at most 1 a 50 known ones or 0.25; of none 0.5 beside trees, else 8 (4 for unlike ones).
     epochs : int, default 15
         Of the alarm networks; the last that ranks left-out known anomalies about best counts.
     batch_size : int or "auto", default "auto"
@@ -319,7 +319,7 @@ class R2AD2(Detector):
             self.sketch_ = choose_sketch(self.targets_[0], self.sketch, seed)
             one = self._gradients_of(rows.take(seen[:1]).to(device))
             self.shape_ |= {"checkpoints": one.shape[1], "entries": one.shape[2]}
-            self.shape_["columns"] = math.prod(rows.shape) if self.columns else 0
+            self.shape_["columns"] = math.prod(rows.shape) if self.columns and not published else 0
             self.scorer_ = self._scorer(seed).to(device)
             gradients = self._gradients(rows, split)
             shown = counting(observe, plan.epochs(), total, "alarm network")

@@ -94,7 +94,7 @@ def _kind(detector: GradCon, rows: Rows) -> tuple[Any, ...]:
     if rows.spilled or (len(rows.shape) > 1 and detector._device().type == "cpu"):
         return (id(detector),)
     settings = (getattr(detector, name) for name in ALIKE)
-    return rows.shape, *(tuple(one) if isinstance(one, Sequence) else one for one in settings)
+    return rows.shape, *(tuple(one) if hasattr(one, "__len__") else one for one in settings)
 
 
 def _fit_at_once(group: Sequence[Begun]) -> None:

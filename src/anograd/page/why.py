@@ -134,7 +134,8 @@ def reasons(
 
 
 def _columns(features: Sequence[dict[str, Any]]) -> tuple[Column, ...]:
-    order = sorted(features, key=lambda one: -one["contribution"])[:COLUMNS]
+    odd = [one for one in features if one["given"] != one["expected"]]  # else the share is of rounding
+    order = sorted(odd, key=lambda one: -one["contribution"])[:COLUMNS]
     most = order[0]["contribution"] if order else 0.0
     return tuple(
         Column(

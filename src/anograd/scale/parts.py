@@ -135,6 +135,7 @@ def score_part(scorer: Scorer, part: Part) -> Done:
     from pyarrow import parquet
 
     rows = alarms = 0
+    origin = _origin(scorer, part)  # before it is read: a part that changes meanwhile is made anew next time
     Path(part.output).parent.mkdir(parents=True, exist_ok=True)
     try:
         with parquet.ParquetFile(part.source) as opened, written_whole(part.output) as file:
@@ -146,7 +147,7 @@ def score_part(scorer: Scorer, part: Part) -> Done:
                     writer.write_table(found)
                     rows += len(found)
                     alarms += int(np.sum(found["anomaly"].to_numpy()))
-                note = {"of": _origin(scorer, part), "rows": rows, "alarms": alarms}
+                note = {"of": origin, "rows": rows, "alarms": alarms}
                 writer.add_key_value_metadata({NOTE.decode(): json.dumps(note)})
     except pyarrow.ArrowException as error:
         raise ValueError(f"it could not be read, it is damaged or cut short: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from importlib.util import find_spec
@@ -127,12 +127,12 @@ class Service:
         @made.post("/score/file", openapi_extra=FILES, **said)
         async def score_file(request: Request) -> Response:
             """Score the rows of a CSV, Parquet or NPY file, or images (PNG, JPEG)."""
-            return await self.answer_files(request, lambda *rows: answers.scored(*rows[:3]))
+            return await self.answer_files(request, lambda *rows: answers.scored(*rows[:3]), RULES)
 
         @made.post("/explain/file", openapi_extra=FILES, **said)
         async def explain_file(request: Request) -> Response:
             """Score the rows of a file or images, and say why; ``rows=0,3`` chooses rows."""
-            return await self.answer_files(request, answers.explained)
+            return await self.answer_files(request, answers.explained, (*RULES, "rows"))
 
         made.add_middleware(Counted, metrics=self.metrics)
         return made
@@ -150,8 +150,10 @@ class Service:
 
         return await self._in_turn(request, todo)
 
-    async def answer_files(self, request: Request, work: Callable[..., dict[str, Any]]) -> Response:
-        """Return what a function makes of the rows in uploaded files."""
+    async def answer_files(
+        self, request: Request, work: Callable[..., dict[str, Any]], known: Sequence[str]
+    ) -> Response:
+        """Return what a function makes of the rows in uploaded files, and of the fields known to it."""
         _check_query(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
@@ -161,7 +163,7 @@ class Service:
         async def again() -> dict[str, Any]:
             return {"type": "http.request", "body": body, "more_body": False}
 
-        files, fields = await _form(Request(request.scope, again))
+        files, fields = await _form(Request(request.scope, again), known)
         rule = _rule(fields)
         index = _index(fields.get("rows"))
 
@@ -234,15 +236,16 @@ def _check_query(request: Request) -> None:
         raise Problem(422, said)
 
 
-async def _form(request: Request) -> tuple[list[File], dict[str, str]]:
+async def _form(request: Request, known: Sequence[str]) -> tuple[list[File], dict[str, str]]:
     """Return the files of a form, and its other fields."""
     files: list[File] = []
     fields: dict[str, str] = {}
     async with request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS) as form:
         for name, value in form.multi_items():
             if isinstance(value, str):
-                if name not in (*RULES, "rows"):
-                    raise Problem(422, f"the field {name[:100]!r} is not known; wanted are file, alpha, rows")
+                if name not in known:
+                    wanted = ", ".join(("file", *known))
+                    raise Problem(422, f"the field {name[:100]!r} is not known; wanted are {wanted}")
                 if name in fields:
                     raise Problem(422, f"the field {name!r} was given twice; it is wanted once")
                 fields[name] = value
@@ -263,8 +266,9 @@ def _rule(fields: dict[str, str]) -> dict[str, Any]:
         try:
             rule[name] = READ[name](text)
         except ValueError:
-            wanted = "two numbers are wanted, such as 1:50" if name == "costs" else "a number is wanted"
-            raise Problem(422, f"{name}={text[:100]!r} was given; {wanted}") from None
+            wanted = {"costs": "two numbers, such as 1:50", "budget": "a whole number of rows"}
+            said = f"{name}={text[:100]!r} was given; wanted: {wanted.get(name, 'a number')}"
+            raise Problem(422, said) from None
     return rule
 
 

@@ -8,6 +8,7 @@ import io
 import sys
 import tempfile
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,11 @@ def score_file(
     -------
     Summary
 
+    Warns
+    -----
+    UserWarning
+        A file of the input changed meanwhile.
+
     Raises
     ------
     ValueError
@@ -122,7 +128,7 @@ def score_file(
             pieces = scored(detector, source, Place(), strict=strict, tally=tally)
             return _with(tally, _pour(pieces, output, rejects, verdicts))
         folder, resumes = _folder(output, data, stack)
-        key = _key(model, data, label, strict) if resumes else {"run": uuid.uuid4().hex}
+        key: dict[str, Any] = _key(model, data, label, strict) if resumes else {"run": uuid.uuid4().hex}
         partial, done = Partial(folder, key), False
         try:
             if partial.changed:
@@ -131,6 +137,12 @@ def score_file(
                 tell(f"going on from row {partial.place.rows:,} of an interrupted run")
             for piece in scored(detector, source, partial.place, strict=strict, tally=tally):
                 partial.add(piece.scores, piece.rejects, piece.after)
+            if resumes and _changed(data, key["input"]):
+                warnings.warn(
+                    f"{data!r} changed while it was scored: the scores are of what was there when each piece "
+                    f"was read, and rows may be missing; score it again once it is whole",
+                    stacklevel=2,
+                )
             summary = _write(partial, output, rejects, verdicts)
             done = True
         finally:
@@ -273,18 +285,30 @@ def _folder(output: str, data: str, stack: ExitStack) -> tuple[Path, bool]:
 
 def _key(model: str | Path, data: str, label: str | None, strict: bool) -> dict[str, Any]:
     """Return what the scores depend on."""
+    return {
+        "version of anograd": __version__,
+        "model": store.fingerprint(model),
+        "input": _input(data),
+        "options": [label, strict],
+    }
+
+
+def _changed(data: str, before: list[Any]) -> bool:
+    try:
+        return _input(data) != before
+    except OSError:  # it is gone
+        return True
+
+
+def _input(data: str) -> list[Any]:
+    """Return what tells that a file, or one in a folder, is not the one that it was."""
     root = Path(data.partition(".npz:")[0] + ".npz" if ".npz:" in data else data)
     within = [root / name for name in names(data) or ()]
     files = within or parquet_files(data) or [root]
     with files[0].open("rb") as file:
         head = hashlib.sha256(file.read(HEAD)).hexdigest()
     stats = [(str(path.resolve()), path.stat()) for path in files]
-    return {
-        "version of anograd": __version__,
-        "model": store.fingerprint(model),
-        "input": [data, head, *([name, one.st_size, one.st_mtime_ns] for name, one in stats)],
-        "options": [label, strict],
-    }
+    return [data, head, *([name, one.st_size, one.st_mtime_ns] for name, one in stats)]
 
 
 def _pour(pieces: Iterator[Scored], output: str, rejects: str | None, verdicts: Verdicts) -> Summary:
