@@ -524,8 +524,8 @@ def features(
     columns = []
     for mean in means:
         for name, values in flat.items():
-            lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(mean[name])
-            columns.append(values @ mean[name].ravel() / np.maximum(lengths, 1e-8))
+            lengths = np.maximum(np.linalg.norm(values, axis=1), 1e-8)
+            columns.append(values @ mean[name].ravel() / lengths / max(np.linalg.norm(mean[name]), 1e-8))
     return np.column_stack(columns)
 
 

@@ -433,7 +433,7 @@ def test_a_rule_by_costs_wants_known_anomalies(array_detector):
     for wrong in ("1:50", [1, "50"], [1], [0, 1], 5):
         assert made.post("/score", json=frame | {"costs": wrong}).status_code in (400, 422)
     said = problem(made.post("/score/file", **upload, data={"costs": "50"}))
-    assert "costs='50' was given; two numbers are wanted, such as 1:50" in said
+    assert "costs='50' was given; wanted: two numbers, such as 1:50" in said
 
 
 @pytest.mark.parametrize("images", [np.float64, np.uint16])
