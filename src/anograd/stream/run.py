@@ -105,17 +105,17 @@ def score_file(
     -------
     Summary
 
-    Warns
-    -----
-    UserWarning
-        A file of the input changed meanwhile.
-
     Raises
     ------
     ValueError
         A row that cannot be scored, no row at all, or files that cannot be read.
     OSError
         The disk is full, or writing is not allowed; what was scored is kept where that took a while.
+
+    Warns
+    -----
+    UserWarning
+        A file of the input changed meanwhile.
     """
     detector = load(model)
     verdicts = Verdicts(detector.calibration_, dict(rule or {"alpha": 0.05}), names(data))
