@@ -24,9 +24,8 @@ WANTED = (
 )
 DEEP = re.compile(";16[BLN]")  # in Pillow's name for how pixels are stored
 BITS_A_SAMPLE = 258  # the tag of a TIFF; where its colours lie apart, Pillow's name does not tell
-TOO_LONG = re.compile(
-    "as dtype `i128` at column '(.*)' \\(column number"
-)  # polars of integers over 38 digits
+# What polars says of integers of more than 38 digits.
+TOO_LONG = re.compile(r"as dtype `i128` at column '(.*)' \(column number")
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
 # What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
