@@ -15,7 +15,7 @@ from anograd.evaluate import ranking
 from anograd.page import Card, Scored, charts, page
 from anograd.page.curves import RATES, RECALLS, compare
 from anograd.page.scored import agreement, chunks, levels, p_values, share
-from anograd.page.why import PIXELS, Column, Reason, _pictures, _smaller
+from anograd.page.why import PIXELS, Column, Reason, _columns, _pictures, _smaller
 
 CARD = Card(
     data="x.csv", data_sum=None, folder="model", detector="GradCon", twin="reconstruction error",
@@ -193,3 +193,10 @@ def test_pictures_are_small_and_described():
     smaller = _smaller(large[0])
     assert max(smaller.shape) <= PIXELS
     assert smaller[0, 0] == pytest.approx(large[0, :4, :4].mean())
+
+
+def test_a_column_that_holds_what_is_expected_is_no_reason():
+    same = {"name": "kind", "given": "x", "expected": "x", "contribution": 5e-15}
+    other = {"name": "size", "given": 9.0, "expected": 1.0, "contribution": 2.0}
+    assert _columns([same]) == ()
+    assert _columns([same, other]) == (Column("size", 9.0, 1.0, 2.0, 100.0),)
