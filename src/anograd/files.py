@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -147,14 +147,18 @@ def parquet_files(source: str | Path) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        inside = (p for p in _below(path) if p.suffix.lower() == ".parquet")
-        return sorted(p for p in inside if not any(s[0] in "._" for s in p.relative_to(path).parts))
+        return _tables(path, _below(path))
     if path.suffix.lower() != ".parquet":
         return []
     if path.exists():
         return [path]
     found = glob.glob(str(source)) if set(str(source)) & set("*?") else []
     return sorted(map(Path, found))
+
+
+def _tables(folder: Path, below: Iterable[Path]) -> list[Path]:
+    inside = (p for p in below if p.suffix.lower() == ".parquet")
+    return sorted(p for p in inside if not any(s[0] in "._" for s in p.relative_to(folder).parts))
 
 
 def check_alike(paths: Sequence[Path]) -> None:
@@ -190,9 +194,12 @@ def names(source: str | Path) -> list[str] | None:
     They are the row ids of what `read` returns. Hidden files and folders (".name") are left out.
     """
     root = Path(source)
-    if not root.is_dir() or parquet_files(root):
+    if not root.is_dir():
         return None
-    inside = (p.relative_to(root) for p in _below(root) if p.suffix.lower() in IMAGE_ENDINGS)
+    below = list(_below(root))
+    if _tables(root, below):
+        return None
+    inside = (p.relative_to(root) for p in below if p.suffix.lower() in IMAGE_ENDINGS)
     return sorted(p.as_posix() for p in inside if not any(part.startswith(".") for part in p.parts))
 
 

@@ -20,10 +20,6 @@ from anograd.labelled import only_fitted, parted, read_labelled
 
 ALPHA = 0.05  # the rate at which old and new are compared
 SURE = 0.01  # a share of alarms less likely than this is more than chance
-TWO_WAYS = (
-    "{label!r} is 1 in every row: taken for known anomalies, as in labels of 0 and 1. Where +1 means normal, "
-    "say --normal 1"
-)
 
 
 def calibrate(
@@ -53,7 +49,10 @@ def calibrate(
     X = only_fitted(X, data, getattr(detector, "feature_names_in_", None))
     kept, odd = parted(X, y)
     if kept is None and y is not None and not normal and (y == 1).all():
-        warn(TWO_WAYS.format(label=label))
+        warn(
+            f"{label!r} is 1 in every row: taken for known anomalies, as in labels of 0 and 1. Where +1 "
+            "means normal, say --normal 1"
+        )
     if odd is not None and kept is not None and number_of_rows(odd) < FEWEST:
         warn(f"{number_of_rows(odd)} known anomalies are left out: a rule by --costs wants {FEWEST} or more")
         odd = None

@@ -59,26 +59,25 @@ def refuse_coupled_rows(
     )
 
 
-def refuse_company(
-    losses: Pass, rows: Tensor, together: Tensor, alone: Tensor, precision: torch.dtype
-) -> None:
-    """Raise ValueError where the first of some rows has another loss among them than alone.
+def in_company(together: Tensor, alone: Tensor, precision: torch.dtype) -> str:
+    """Return how the losses of rows in a batch differ from those alone, empty where by rounding at most.
 
     Parameters
     ----------
-    losses : callable
-        One forward pass: rows to losses.
-    rows : torch.Tensor, (n, ...)
     together : torch.Tensor, (n,)
-    alone : torch.Tensor, (1,)
+    alone : torch.Tensor, (k,)
+        Of the first k of them, each as a batch of one.
     precision : torch.dtype
         What the network computes in.
     """
-    if alike(together[:1], alone, precision) or not alike(losses(rows), together, precision):
-        return
-    raise ValueError(
-        f"rows influence each other: the first has loss {alone[0]:.6g} alone and {together[0]:.6g} among "
-        f"{len(rows)}, so no row has a gradient of its own. Does something normalise over the batch, or "
+    first = together[: len(alone)]
+    if alike(first, alone, precision):
+        return ""
+    row = int((first - alone).abs().nan_to_num(torch.inf).argmax())
+    which = f"row {row}" if row else "the first"
+    return (
+        f"rows influence each other: {which} has loss {alone[row]:.6g} alone and {first[row]:.6g} among "
+        f"{len(together)}, so no row has a gradient of its own. Does something normalise over the batch, or "
         f"does the network go another way with many rows than with one?"
     )
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from anograd.gradients.coupling import alike, precision_of, refuse_batch_statistics
+from anograd.gradients.coupling import in_company, precision_of, refuse_batch_statistics
 from anograd.gradients.expanded import why_refused
 from anograd.gradients.probing import LOOKED_AT, SORTED, by_kind, differing, losses_of, probe
 from anograd.gradients.rules import find_rule
@@ -173,8 +173,5 @@ def _why_doubted(
 def _refuse_company(target: Target, planned: Plan, x: Tensor, together: Tensor) -> None:
     """Raise ValueError where rows have other losses in this company than alone."""
     alone = torch.cat([losses_of(target, row, planned.autocast) for row in torch.split(x[:LOOKED_AT], 1)])
-    if not alike(together[:LOOKED_AT], alone, precision_of(target.module, planned.autocast)):
-        raise ValueError(
-            f"rows influence each other: {len(x)} of them at once go another way through the network than a "
-            f"few, and their losses are not what they are alone, so no row has a gradient of its own"
-        )
+    if told := in_company(together, alone, precision_of(target.module, planned.autocast)):
+        raise ValueError(told)

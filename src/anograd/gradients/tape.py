@@ -85,11 +85,7 @@ class Tape:
 
     def of_parameters(self) -> dict[str, Tensor]:
         """Return the gradient of the sum of the losses at each parameter; uses the graph up."""
-        own = self.stand_ins
-        if not self.loss.requires_grad:  # the rows go past all of them
-            return {name: torch.zeros_like(one) for name, one in own.items()}
-        found = torch.autograd.grad(self.loss.sum(), list(own.values()), materialize_grads=True)
-        return {name: d.to_dense() if d.is_sparse else d for name, d in zip(own, found, strict=True)}
+        return self.gradients_and_sums(tuple(self.stand_ins))[1]
 
 
 @contextmanager
