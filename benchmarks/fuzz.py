@@ -141,8 +141,8 @@ def reader(name: str, place: Path) -> Callable[[bytes], None]:
         return _toml(place / "x.toml")
     if name in ("results", "checkpoint"):
         return _kept(name, place / name)
-    from anograd.data import collect, is_lazy
     from anograd.files import read, scan
+    from anograd.lazy import collect, is_lazy
 
     ending = {"npy": "x.npy", "npz": "x.npz", "csv": "x.csv", "parquet": "x.parquet"}
 

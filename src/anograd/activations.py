@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anograd.losses import check_rows
-from anograd.target import Target, forward_pass, output_of
+from anograd.target import Target, forward_pass, output_of, untraced
 
 
 def activations(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,7 +63,10 @@ def _run(target: Target, x: Tensor) -> tuple[Any, list[tuple[str, Tensor]]]:
 
         return hook
 
-    hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in _layers(target)]
+    hooks = [
+        layer.register_forward_pre_hook(untraced(note(name)), with_kwargs=True)
+        for name, layer in _layers(target)
+    ]
     try:
         return output_of(target, x), calls
     finally:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from anograd.commas import number
-from anograd.data import collect, frame_library, frame_names, is_lazy, slices, to_array
+from anograd.data import frame_library, frame_names, to_array
+from anograd.lazy import check_order, collect, is_lazy, slices
 
 Texts = dict[int, list[str | None]]  # column number -> its categories, None where one is missing
 # Beginnings of the type names of polars and Arrow, and of what pandas' infer_dtype says.
@@ -72,6 +73,7 @@ def parts(X: Any) -> Iterator[Part]:
         names, matrix, texts = parse(X)
         yield Part(names, range(matrix.shape[1]), 0, matrix, texts)
         return
+    check_order(X)
     names, _, texts = parse(collect(X.head(1)))  # one row shows every column of a wrong type
     assert names is not None
     for j, name in enumerate(names):

@@ -130,8 +130,8 @@ def least(scores: ArrayLike, odd: ArrayLike, costs: tuple[float, float]) -> floa
     1.0
     """
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(odd, dtype=bool)
-    lines = np.concatenate([[-np.inf], np.unique(values)])
+    lines = np.unique(values)  # an alarm above each of them, or for all rows
     normal, anomalous = np.sort(values[~truth]), np.sort(values[truth])
     false_alarms = len(normal) - np.searchsorted(normal, lines, side="right")
     misses = np.searchsorted(anomalous, lines, side="right")
-    return float((costs[0] * false_alarms + costs[1] * misses).min())
+    return float((costs[0] * false_alarms + costs[1] * misses).min(initial=costs[0] * len(normal)))

@@ -2,7 +2,6 @@
 
 import numbers
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,13 +15,13 @@ from anograd.files import read as read
 from anograd.files import scan as scan
 from anograd.finite import check_finite
 from anograd.items import as_array, stacked
+from anograd.lazy import count, is_lazy
 
 Array = NDArray[Any]
 LARGEST = float(np.finfo(np.float32).max)
 FAR = 50.0  # times the range of the fit: pixels of 0..255 where it was 0..1
 TOPS = {"bool": 1.0, "uint8": 255.0, "uint16": 65535.0}  # what becomes 1, by dtype
 FAINTEST = 1 / 255  # floats that all lie below are in a unit of their own: in 0..1 they would be black
-SLICE = 8_192  # rows of a lazy frame that are held at once: fewer take longer, more take memory
 
 
 def is_frame(X: object) -> bool:
@@ -52,32 +51,6 @@ def frame_names(X: Any) -> list[str] | None:
         return None
     names = list(X.column_names if library == "pyarrow" else X.columns)
     return None if all(isinstance(name, numbers.Integral) for name in names) else list(map(str, names))
-
-
-def is_lazy(X: object) -> bool:
-    """Return True for a polars LazyFrame, a table that is read in pieces; polars is not imported."""
-    return any(
-        kind.__module__.partition(".")[0] == "polars" and kind.__name__ == "LazyFrame"
-        for kind in type(X).__mro__
-    )
-
-
-def collect(X: Any) -> Any:
-    """Return the frame that a lazy frame stands for.
-
-    Raises
-    ------
-    ValueError
-        What it is made from could not be read, or has no such column.
-    """
-    from polars.exceptions import PanicException, PolarsError
-
-    try:
-        return X.collect()
-    except (PanicException, PolarsError) as error:  # a panic is no Exception
-        raise ValueError(
-            f"the lazy frame could not be read, its file is damaged or its query is wrong: {error}"
-        ) from error
 
 
 def rows_at(X: Any, index: NDArray[np.int64]) -> Any:
@@ -123,13 +96,6 @@ def cells(X: Any) -> Array:
     return found
 
 
-def slices(X: Any) -> Iterator[tuple[int, Any]]:
-    """Return the pieces of a lazy frame in order: the number of the first row, and the frame."""
-    n = number_of_rows(X)
-    for start in range(0, max(n, 1), SLICE):
-        yield start, collect(X.slice(start, SLICE))
-
-
 def number_of_rows(X: Any) -> int:
     """Return how many rows there are; of a lazy frame they are counted, not read.
 
@@ -138,11 +104,7 @@ def number_of_rows(X: Any) -> int:
     TypeError
         `X` has no rows.
     """
-    if not is_lazy(X):
-        return int(_num_samples(X))
-    import polars
-
-    return int(collect(X.select(polars.len())).item())
+    return count(X) if is_lazy(X) else int(_num_samples(X))
 
 
 def to_array(X: Any) -> Any:
@@ -210,6 +172,8 @@ def labels(y: Any, n: int) -> NDArray[np.bool_]:
     """
     if y is None:
         return np.zeros(n, dtype=bool)
+    if isinstance(y, np.ma.MaskedArray):
+        raise ValueError("y is a masked array, whose mask would be lost: y.filled(0) calls those rows normal")
     given = np.asarray(to_array(y))
     if given.shape != (n,):
         raise ValueError(

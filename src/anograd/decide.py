@@ -137,7 +137,7 @@ class Calibration:
         _check_rate("alpha", alpha)
         m = len(self.scores)
         # The levels are divided here as in `p_values`, so that the two agree to the last bit.
-        reached = int(np.searchsorted(np.arange(1, m + 2) / (m + 1), alpha, side="right"))
+        reached = int(np.searchsorted(np.arange(1, m + 2) / (m + 1), level(alpha), side="right"))
         return float(self.ceilings[m - reached]) if reached else float("inf")
 
     def line(self, costs: Any) -> float:
@@ -215,13 +215,13 @@ class Calibration:
         alpha = 0.05 if alpha is None else alpha
         _check_rate("alpha", alpha)
         m = len(self.scores)
-        if 1 / (m + 1) > alpha:
+        if 1 / (m + 1) > level(alpha):
             warnings.warn(
                 f"alpha={alpha:g} raises no alarm: with m = {m} calibration rows the smallest p value is "
                 f"{1 / (m + 1):.4g}; {MORE_ROWS}, or take a larger alpha",
                 stacklevel=2,
             )
-        return p <= alpha
+        return np.asarray(p <= level(alpha), dtype=bool)
 
     def within(self, scores: ArrayLike) -> bool:
         """Tell whether rows seem to hold those that p values refer to, going by the scores.
@@ -275,8 +275,7 @@ class Calibration:
         _check_rate("fdr", fdr)
         if not len(p):
             return np.zeros(0, dtype=bool)
-        # A product of fractions that is the level need not be so to the last bit.
-        alarms = np.asarray(false_discovery_control(p, method="bh") <= fdr * (1 + 1e-9), dtype=bool)
+        alarms = np.asarray(false_discovery_control(p, method="bh") <= level(fdr), dtype=bool)
         m, n = len(self.scores), len(p)
         if not alarms.any() and n / (m + 1) > fdr:
             # j rows at the smallest p value have the adjusted p value n / (j * (m + 1)).
@@ -299,6 +298,11 @@ class Calibration:
             first = np.argsort(-values, kind="stable")[:budget]
             alarms[first] = values[first] > floor
         return alarms
+
+
+def level(rate: Any) -> Any:
+    """Return what a p value may be at most: the rate, with room for rounding, as 1 - 0.9 is not quite 0.1."""
+    return rate * (1 + 1e-9)
 
 
 def _ceilings(scores: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Number
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,7 +80,7 @@ def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation
     Raises
     ------
     ValueError
-        Unlike lengths, other values than booleans or 0 and 1, or rows of one kind only.
+        Unlike lengths, other values than booleans or 0 and 1, rows of one kind only, or NaN among the scores.
 
     Examples
     --------
@@ -110,6 +111,9 @@ def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation
 def _yes_or_no(given: ArrayLike, what: str) -> NDArray[np.bool_]:
     """Return booleans as they are, and 0 and 1 as such; other codes would all count as True."""
     array = np.asarray(given)
+    if array.dtype.kind == "O":  # such as booleans of pandas with a cell missing, which compare with nothing
+        numbers = [one if isinstance(one, Number | np.bool_) else np.nan for one in array.ravel()]
+        array = np.array(numbers).reshape(array.shape)
     if array.dtype.kind not in "b" and not np.isin(array, (0, 1)).all():
         raise ValueError(
             f"{what} holds other values than False / True or 0 / 1, where True is an anomaly or alarm; in "
@@ -130,7 +134,7 @@ def ranking(scores: ArrayLike, odd: ArrayLike) -> tuple[float, float]:
     Raises
     ------
     ValueError
-        Unlike lengths, or rows of one kind only.
+        Unlike lengths, rows of one kind only, or NaN among the scores.
     """
     values, truth = np.asarray(scores, dtype=np.float64), _yes_or_no(odd, "the truth")
     if values.shape != truth.shape or values.ndim != 1:
@@ -144,5 +148,8 @@ def ranking(scores: ArrayLike, odd: ArrayLike) -> tuple[float, float]:
             f"all {len(truth)} rows are {kind}, and AUROC compares normal rows with anomalous ones; give "
             "rows of both kinds. Scores alone need no truth: detector.anomaly_score(X), or anograd score"
         )
+    if np.isnan(values).any():
+        row = int(np.isnan(values).argmax())
+        raise ValueError(f"the score of row {row} is NaN, which is neither high nor low; numbers are wanted")
     _, ranks = np.unique(values, return_inverse=True)  # which infinite scores have, too
     return float(roc_auc_score(truth, ranks)), float(average_precision_score(truth, ranks))

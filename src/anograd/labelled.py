@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anograd.data import Array, collect, is_frame, is_lazy, labels, number_of_rows, read, rows_at, scan
+from anograd.data import Array, is_frame, labels, number_of_rows, read, rows_at, scan
+from anograd.lazy import collect, is_lazy
 
 SHOWN = 20
 NO_LABELS = ("List", "Array", "Struct", "Binary")  # types of polars

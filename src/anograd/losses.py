@@ -162,4 +162,9 @@ def check_rows(loss: Tensor, n: int) -> Tensor:
             f"the loss gave {given} for {n} rows, but one number a row, shape ({n},), is wanted: "
             f"take the mean over everything but the first axis, e.g. `.flatten(1).mean(1)`"
         )
+    if not loss.is_floating_point():
+        raise ValueError(
+            f"the loss is {str(loss.dtype).removeprefix('torch.')}, but a real number a row is wanted, as "
+            "a float: of a complex one its size, `.abs()`"
+        )
     return loss

@@ -20,8 +20,8 @@ from anograd.columns import (
     ranges,
     warn_of_row_numbers,
 )
-from anograd.data import slices
 from anograd.finite import Flaw, refuse
+from anograd.lazy import slices
 from anograd.nodes import foreign_types
 
 OTHER, UNSEEN = "(other)", "(unseen or missing)"

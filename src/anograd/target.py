@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from anograd.losses import Loss, resolve
 
 # Hooks and stand-ins sit on the module for the length of a forward pass: one thread at a time.
 FORWARD = threading.RLock()
+Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class Target:
         Raises
         ------
         TypeError
-            Where the network is no module, or a scripted one.
+            Where the network is no module, or scripted, or has a scripted part.
         ValueError
             When no parameter matches (the names there are get listed) or the loss is unknown.
 
@@ -77,12 +79,14 @@ class Target:
         """
         if not isinstance(module, nn.Module):
             raise TypeError(f"the network is a {type(module).__name__}; a torch.nn.Module is wanted")
-        try:
-            module.get_submodule("")
-        except RuntimeError as error:
-            raise TypeError(
-                "the network is a scripted one, whose layers cannot be looked into: adopt what it was made of"
-            ) from error
+        for name, part in module.named_modules():
+            try:
+                part.get_submodule("")
+            except RuntimeError as error:
+                which = f"the network's part {name!r}" if name else "the network"
+                raise TypeError(
+                    f"{which} is scripted, and its layers cannot be looked into: adopt what it was made of"
+                ) from error
         return cls(module, resolve(loss), choose_layers(module, layers))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Target:
@@ -200,20 +204,49 @@ def standing_in(target: Target, parameters: Mapping[str, Tensor]) -> Iterator[No
         for name, tensor in place.items()
         if id(tensor) in stand_ins
     ]
-    # Hooks of the old weight_norm leave what they make of a stand-in on the module.
-    left = [
-        (vars(part), name, value)
-        for part in module.modules()
-        for name, value in vars(part).items()
-        if isinstance(value, Tensor)
-    ]
+    before = [(vars(part), _attributes(part)) for part in module.modules()]
     try:
         for place, name, tensor in own:
             place[name] = stand_ins[id(tensor)]  # type: ignore[assignment]
         yield
     finally:
-        for place, name, tensor in (*own, *left):
+        for place, name, tensor in own:
             place[name] = tensor  # type: ignore[assignment]
+        for attributes, held in before:
+            _put_back(attributes, held)
+
+
+# What `nn.Module` itself keeps on a module, and what may hold a tensor of a pass.
+OF_MODULES = frozenset(vars(nn.Module()))
+HOLDERS = (Tensor, list, dict, set, tuple, type(None))
+
+
+def _attributes(part: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """Return a module's own attributes, each with a copy of what it holds where that may be added to."""
+    return {
+        name: (value, copy(value) if type(value) in (list, dict, set) else None)
+        for name, value in vars(part).items()
+        if name not in OF_MODULES
+    }
+
+
+def _put_back(attributes: dict[str, Any], held: dict[str, tuple[Any, Any]]) -> None:
+    """Put back what a pass changed: a network may keep what it made of stand-ins, as old `weight_norm` does.
+
+    The next pass would take it for something that no parameter has a part in.
+    """
+    for name in [name for name in attributes if name not in OF_MODULES and name not in held]:
+        if isinstance(attributes[name], HOLDERS):
+            del attributes[name]
+    for name, (value, content) in held.items():
+        now = attributes.get(name)
+        if now is not value and isinstance(now, HOLDERS):
+            attributes[name] = value
+        if isinstance(value, list) and content is not None:
+            value[:] = content
+        elif content is not None:
+            value.clear()
+            value.update(content)
 
 
 def output_of(target: Target, x: Tensor) -> Any:
@@ -261,6 +294,16 @@ def undisturbed() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(before)
+
+
+def untraced(hook: Hook) -> Hook:
+    """Return a hook as `torch.compile` leaves it alone, which else looks into what it calls, and recompiles.
+
+    Where nothing was compiled yet, asking for that would load the compiler, a second or two.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return hook
+    return torch.compiler.disable(hook)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def usable(tensor: Tensor) -> Tensor:

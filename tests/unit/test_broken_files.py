@@ -16,8 +16,8 @@ from PIL import Image
 
 from anograd.bench import plan
 from anograd.bench import results as lines
-from anograd.data import collect, is_lazy
 from anograd.files import read, scan
+from anograd.lazy import collect, is_lazy
 
 
 def written(write, *given: object, **more: object) -> bytes:

@@ -117,3 +117,7 @@ def test_known_anomalies_of_infinite_score_raise_alarms():
 def test_a_prevalence_that_is_no_number():
     with pytest.raises(ValueError, match="prevalence='a' was given; the share of anomalies"):
         Anomalies(ODD, "a")
+
+
+def test_alarms_for_all_rows_are_among_the_lines():
+    assert least([-np.inf, -np.inf, 1.0], [True, True, False], (1, 50)) == 1.0

@@ -217,3 +217,13 @@ def test_scores_that_many_rows_share_tell_nothing():
 def test_a_large_file_that_holds_the_rows_of_the_fit_is_known():
     everything = np.random.default_rng(0).gamma(2, size=300_000)
     assert Calibration(everything[:59_999]).within(everything)
+
+
+@given(st.integers(1, 200), st.integers(1, 99))
+def test_a_rate_that_rounding_made_smaller_counts_as_the_rate(m, percent):
+    normal, new = Calibration(np.arange(float(m))), np.arange(m + 1.0)
+    rate = 1 - (1 - percent / 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a rate that no score reaches
+        np.testing.assert_array_equal(normal.detect(new, alpha=rate), normal.detect(new, alpha=percent / 100))
+    assert normal.threshold(rate) == normal.threshold(percent / 100)

@@ -82,3 +82,14 @@ def test_other_codes_than_yes_and_no_are_refused(codes):
 
 def test_an_infinite_score_has_a_rank():
     assert ranking([0.0, 1.0, np.inf, -np.inf], [False, False, True, False]) == (1.0, 1.0)
+
+
+def test_a_score_that_is_no_number_has_no_rank():
+    with pytest.raises(ValueError, match="score of row 2 is NaN"):
+        ranking([0.1, 0.2, np.nan, 0.4], [0, 0, 1, 1])
+
+
+def test_alarms_with_a_missing_one_are_refused():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="the truth holds other values"):
+        evaluate([0.1, 0.2], pandas.array([True, pandas.NA], dtype="boolean"), [True, False])

@@ -186,3 +186,11 @@ def test_a_loaded_detector_explains_alike(tmp_path):
     before, after = (one.explain(2 * NORMAL[:3]) for one in (detector, ag.load(tmp_path / "model")))
     np.testing.assert_array_equal(before.features, after.features)
     np.testing.assert_array_equal(before.parts, after.parts)
+
+
+def test_a_far_off_cell_does_not_choose_the_nearest_row():
+    detector = ag.GradCon(epochs=3, random_state=0).fit(NORMAL)
+    rows = NORMAL[[7, 50, 90]].copy()
+    rows[:, 0] = 1e8  # what some write for an empty cell
+    expected = detector.explain(rows, normal=NORMAL).expected.astype(float)
+    np.testing.assert_allclose(expected[:, 1:], NORMAL[[7, 50, 90], 1:], atol=1e-5)

@@ -315,3 +315,34 @@ def test_a_cosine_of_short_gradients_is_their_angle() -> None:
     torch.testing.assert_close(cosine(found, reference), torch.full((2, 1), 0.5**0.5, dtype=torch.float64))
     zero = per_sample(target, torch.zeros(1, 2).double(), ("norm", "inner"), reference=reference)
     assert cosine(zero, reference).item() == 0
+
+
+class Tempered(nn.Module):
+    """A classifier that does something with what its last layer puts out."""
+
+    def __init__(self, after: Any, positions: int = 1) -> None:
+        super().__init__()
+        self.first, self.head, self.after = nn.Linear(3 // positions, 8), nn.Linear(8, 4), after
+        self.positions = positions
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.after(self.head(self.first(x.reshape(len(x), self.positions, -1).squeeze(1)).relu()))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [Tempered(lambda z: z / 4), Tempered(lambda z: z.mean(1), positions=3)],
+    ids=["temperature", "positions"],
+)
+def test_gradnorm_refuses_a_layer_that_something_follows(net: nn.Module) -> None:
+    target = Target.adopt(net, loss="uniform", layers="head.weight")
+    with pytest.raises(ValueError, match=r"layer of 'head\.weight' puts out.*GradLabels"):
+        ag.GradNorm(target=target, random_state=0).fit(TABLE)
+
+
+def test_gradnorm_is_the_length_that_autograd_finds() -> None:
+    target = Target.adopt(Tempered(lambda z: z), loss="uniform", layers="head.weight")
+    rows = torch.tensor(TABLE[:6], dtype=torch.float32)
+    scores = ag.GradNorm(target=target, random_state=0).fit(TABLE.astype(np.float32)).anomaly_score(rows)
+    found = per_sample(target, rows, want="full").full.abs().sum(1)
+    np.testing.assert_allclose(-scores, found.double().numpy(), rtol=1e-4)

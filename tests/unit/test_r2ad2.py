@@ -314,7 +314,7 @@ def test_epochs_that_are_told_only_rise() -> None:
 
 
 def test_a_lazy_frame_gives_the_scores_of_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anograd.data.SLICE", 13)
+    monkeypatch.setattr("anograd.lazy.SLICE", 13)
     whole = pl.from_pandas(FRAME)
     expected = quick().fit(whole, LABELS).anomaly_score(whole)
     detector = quick().fit(whole.lazy(), LABELS)

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from anograd import GradCon, GradDensity, GradNorm, Target, fit_together
-from anograd.data import collect, is_frame, is_lazy, number_of_rows, slices
+from anograd.data import is_frame, number_of_rows
 from anograd.detectors.rows import encode
+from anograd.lazy import collect, is_lazy, slices
 from anograd.spill import Rows
 from anograd.table import Table
 
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    monkeypatch.setattr("anograd.data.SLICE", 7)
+    monkeypatch.setattr("anograd.lazy.SLICE", 7)
 
 
 def mixed(n: int = 100) -> pl.DataFrame:
@@ -268,3 +269,39 @@ def test_an_adopted_network_takes_a_stream_whole():
     target = Target.adopt(torch.nn.Linear(4, 4), layers="weight")
     stream, whole = (GradCon(target=target, random_state=0).fit(rows) for rows in (X.lazy(), X))
     np.testing.assert_array_equal(stream.anomaly_score(X.lazy()), whole.anomaly_score(X))
+
+
+KEYS = pl.LazyFrame({"amount": [1.0, 2.0, 3.0], "more": [1.0, 2.0, 3.0]})
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (lambda x: x.unique(), "its UNIQUE rows.*maintain_order=True"),
+        (lambda x: x.group_by("amount").agg(pl.col("count").sum()), "its AGGREGATE rows"),
+        (lambda x: x.sort("amount"), "its SORT BY rows"),
+        (lambda x: x.join(KEYS, on="amount", how="left"), "its LEFT JOIN rows.*give it an order"),
+        (lambda x: x.select(pl.all().shuffle()), "its shuffle rows.*give it an order"),
+    ],
+)
+def test_a_query_whose_rows_come_in_no_fixed_order_is_refused(query, said):
+    table = Table().fit(mixed().select("amount", "count"))
+    lazy = query(mixed().lazy().select("amount", "count"))
+    for call in (lambda: Table().fit(lazy), lambda: list(table.stream(lazy)), lambda: list(slices(lazy))):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda x: x.unique(maintain_order=True),
+        lambda x: x.sort("amount", maintain_order=True),
+        lambda x: x.group_by("amount", maintain_order=True).agg(pl.col("count").sum()),
+        lambda x: x.filter(pl.col("amount") > 0).with_columns(count=pl.col("count") * 2),
+        lambda x: pl.concat([x, x]),
+    ],
+)
+def test_a_query_in_a_fixed_order_is_read_in_it(query):
+    lazy = query(mixed().lazy().select("amount", "count"))
+    assert pl.concat([piece for _, piece in slices(lazy)]).equals(lazy.collect())

@@ -121,3 +121,56 @@ def test_vae_losses_against_torch_distributions() -> None:
     kl = torch.distributions.kl_divergence(posterior, prior).sum(1) / 6
     torch.testing.assert_close(LOSSES["vae_reconstruction"](output, x), LOSSES["bce"](xhat, x))
     torch.testing.assert_close(LOSSES["vae"](output, x), LOSSES["bce"](xhat, x) + kl)
+
+
+class Keeping(nn.Module):
+    """A network that keeps what it made: of its weight once, of its rows each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+        self.mixing: torch.Tensor | None = None
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mixing is None:
+            self.mixing = self.weight.softmax(0)
+        self.last = x @ self.mixing
+        self.seen.append(self.last)
+        return self.last
+
+
+def test_what_a_network_keeps_of_a_pass_is_neither_used_nor_left() -> None:
+    network, rows = Keeping(), torch.randn(3, 4)
+    found = per_sample(Target.adopt(network), rows, want="norm").norm[:, 0]
+    assert network.mixing is None
+    assert not network.seen
+    assert not hasattr(network, "last")
+    for row, length in zip(rows, found, strict=True):
+        output = row[None] @ network.weight.softmax(0)
+        (own,) = torch.autograd.grad((output - row).square().mean(), network.weight)
+        torch.testing.assert_close(length, own.norm())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # scripting itself is on its way out
+def test_a_scripted_part_is_refused_by_name() -> None:
+    scripted = torch.jit.script(nn.Tanh())
+    with pytest.raises(TypeError, match="part '1' is scripted"):
+        Target.adopt(nn.Sequential(nn.Linear(4, 4), scripted), layers="0.*")
+
+
+@pytest.mark.parametrize("loss", [lambda o, x: o.sum(1).to(torch.complex64), lambda o, x: o.sum(1).long()])
+def test_a_loss_that_is_no_real_number_is_refused(loss: Any) -> None:
+    with pytest.raises(ValueError, match=r"the loss is (complex64|int64), but a real number"):
+        per_sample(Target.adopt(nn.Linear(4, 4), loss=loss), torch.randn(2, 4), want="norm")
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [(None, "NoneType"), (torch.zeros(2), r"shape \(2,\)"), (torch.zeros(()), r"shape \(\)")],
+)
+def test_what_a_fold_returns_is_looked_at(returned: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=rf"fold returned {said} for gradients of shape \(2, 4"):
+        per_sample(
+            Target.adopt(nn.Linear(4, 4)), torch.randn(2, 4), want="fold", fold=lambda name, g: returned
+        )

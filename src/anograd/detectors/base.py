@@ -26,12 +26,12 @@ from anograd.data import labels, number_of_rows, to_array
 from anograd.decide import Calibration, check_scores
 from anograd.detectors import checks, golden, saved
 from anograd.detectors.checks import is_number
-from anograd.detectors.copies import Copied
 from anograd.detectors.explaining import explained, taken_apart
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import Parts
 from anograd.detectors.precise import at_home, precise
 from anograd.detectors.rows import Encoder, Missing, encode
+from anograd.detectors.settings import Settled
 from anograd.detectors.split import Split, drawn
 from anograd.explain import Explanation
 from anograd.gradients.served import parse_memory
@@ -47,7 +47,7 @@ MOST_USUAL = 512  # normal rows that tell what is usual
 Floats = NDArray[np.float64]
 
 
-class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
+class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
     """What all detectors share; a detector adds how it learns and how it scores a batch.
 
     Normal rows are split by the seed into rows to train on, rows to choose the epoch by
@@ -184,6 +184,7 @@ class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
 
     def _end(self, rows: Rows, split: Split) -> Self:
         """Return the detector itself, which has learned, with what a verdict refers to."""
+        self._settle_parameters()
         some = rows.take(split.validation[:MOST_USUAL])
         self.made_up_ = golden.made_up(self.encoder_.kind, some)
         self.usual_ = torch.from_numpy(self._batched(taken_apart(self).read, [some])).mean(0)
@@ -361,11 +362,13 @@ class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
             started several processes, those beside the first one write nothing.
         """
         check_is_fitted(self)
+        self._check_settled()
         if not self.rank_:
             saved.save(self, folder)
 
     def _encode(self, X: Any) -> Iterable[Tensor]:
         """Return encoded rows, in pieces where `X` need not fit into memory."""
+        self._check_settled()
         return self.encoder_.pieces(self, X, self._memory())
 
     def _batched(self, function: Callable[[Tensor], Tensor], pieces: Iterable[Tensor]) -> Floats:
@@ -386,9 +389,6 @@ class Detector(OutlierMixin, Copied, ABC):  # type: ignore[misc]
 
     def _device(self) -> torch.device:
         return checks.available(self.device)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "fitted_by_")  # which is set last: not by a fit that was interrupted
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

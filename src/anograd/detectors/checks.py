@@ -81,11 +81,12 @@ def seed(random_state: Any) -> int:
         return int(random_state.randint(2**31 - 1))
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**31 - 1))
-    if random_state is None or isinstance(random_state, int | np.integer):
+    whole = isinstance(random_state, int | np.integer) and random_state >= 0
+    if random_state is None or whole:
         return int(np.random.default_rng(random_state).integers(2**31 - 1))
     raise ValueError(
-        f"random_state={random_state!r}: give an int for the same result each time, a numpy RandomState or "
-        f"Generator, or None"
+        f"random_state={random_state!r}: give an int from 0 up for the same result each time, a numpy "
+        f"RandomState or Generator, or None"
     )
 
 

@@ -16,6 +16,7 @@ from anograd.detectors.network import Penalty, build
 from anograd.detectors.paper import Paper
 from anograd.detectors.rows import Missing
 from anograd.features import Features
+from anograd.losses import uniform
 from anograd.score import LabelledNorms, NormDensity, UniformGradient
 from anograd.spill import Some
 from anograd.target import Target, forward_pass
@@ -24,6 +25,7 @@ from anograd.train import Observer
 CLUSTERS = 10
 MOST_CLUSTERED = 100_000  # rows
 HIDDEN = (64, 32)
+ROUNDING = (1e-3, 1e-5)  # relative and absolute, between two ways to the same loss
 
 
 class ClassifierDetector(PostHocDetector):
@@ -121,10 +123,21 @@ class GradNorm(ClassifierDetector):
     def _outputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the losses (n,), the last layer's inputs (n, m), and |softmax - uniform| (n,)."""
         loss, found = activations(self.target_, self._precise(rows))
-        inputs = found[self.target_.layers[-1]]
-        layer = self.target_.module.get_submodule(self.target_.layers[-1].rpartition(".")[0])
-        with forward_pass(self.target_), torch.no_grad():  # no other thread's hooks hear of it
-            probabilities = layer(inputs).softmax(1)
+        name = self.target_.layers[-1]
+        inputs, layer = found[name], self.target_.module.get_submodule(name.rpartition(".")[0])
+        assert isinstance(layer, nn.Linear)
+        logits = None
+        if inputs.shape[1] == layer.in_features:  # one position a row, one use
+            with forward_pass(self.target_), torch.no_grad():  # no other thread's hooks hear of it
+                logits = layer(inputs)
+        if logits is None or not torch.allclose(uniform(logits, inputs), loss, *ROUNDING, equal_nan=True):
+            raise ValueError(
+                f"GradNorm takes what the layer of {name!r} puts out, once a row, for the network's output, "
+                "but something follows it or stands beside it. Name the layer whose output the network "
+                "returns, Target.adopt(net, layers='name of that layer.weight'); or let autograd find the "
+                "gradient, GradLabels(target=..., labels='uniform')"
+            )
+        probabilities = logits.softmax(1)
         return loss, inputs, (probabilities - 1 / probabilities.shape[1]).abs().sum(1)
 
     def _score(self, columns: int) -> nn.Module:

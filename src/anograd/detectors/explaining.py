@@ -73,7 +73,7 @@ def _expected(detector: Detector, rows: Tensor, others: Tensor | None) -> Tensor
             f"the rows are {rows.dtype}, which name something and cannot be put right a little: only rows of "
             "real numbers can be explained"
         )
-    found = others[nearest(rows.flatten(1), others.flatten(1), 1)[:, 0]] if others is not None else None
+    found = None if others is None else others[_nearest_row(rows, others)]
     if found is None:
         found = (
             _in_batches(detector, detector._expected)(rows)
@@ -103,6 +103,21 @@ def _groups(encoder: Encoder, rows: Tensor, patch: int) -> Tensor:
 
 def _in_batches(detector: Detector, function: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.cat([function(batch) for batch in torch.split(x, detector._at_once())]).detach()
+
+
+def _nearest_row(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the number of the nearest of the others to each row, (n,).
+
+    An entry beyond twice their range is left out: it is far from all of them, and would decide alone.
+    """
+    rows, others = rows.flatten(1), others.flatten(1)
+    low, high = others.aminmax(dim=0)
+    within = (rows >= 2 * low - high) & (rows <= 2 * high - low)
+    found = nearest(rows, others, 1)[:, 0]
+    for i in torch.nonzero(within.any(1) & ~within.all(1)).ravel():
+        apart = rows[i, within[i]] - others[:, within[i]]
+        found[i] = apart.square().sum(1).argmin()
+    return found
 
 
 def _nearest(rows: Tensor, others: Tensor) -> Tensor:

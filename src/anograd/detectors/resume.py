@@ -8,12 +8,11 @@ from typing import Any
 
 from anograd.checkpoint import Keeper, digest
 from anograd.detectors.base import Detector
+from anograd.detectors.settings import CHANGEABLE
 from anograd.detectors.split import Split
 from anograd.ranks import together
 from anograd.spill import Rows
 
-# More epochs may be asked for; the seed that `random_state` gave counts in its place.
-CHANGEABLE = ("epochs", "false_alarm_rate", "memory", "device", "random_state", "progress", "checkpoint")
 READ_AT_ONCE = 4096  # rows
 
 

@@ -22,15 +22,14 @@ from anograd.data import (
     Array,
     Pixels,
     check_images,
-    collect,
     frame_names,
     is_frame,
-    is_lazy,
     single,
     to_array,
 )
 from anograd.finite import check_finite
 from anograd.items import BLOCK, FLOAT, beyond, blocks
+from anograd.lazy import collect, is_lazy
 from anograd.spill import Rows
 from anograd.table import Table
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anograd.target import untraced
+
 Pass = Callable[[Tensor], Tensor]  # rows to losses
 
 
@@ -126,7 +128,7 @@ def _overheard(module: nn.Module, losses: Pass, x: Tensor) -> Heard:
         return hook
 
     hooks = [
-        part.register_forward_hook(listen(name), with_kwargs=True)
+        part.register_forward_hook(untraced(listen(name)), with_kwargs=True)
         for name, part in module.named_modules()
         if name
     ]

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anograd.target import untraced
+
 
 @contextmanager
 def watching(module: nn.Module) -> Iterator[list[Tensor]]:
@@ -34,7 +36,7 @@ def watching(module: nn.Module) -> Iterator[list[Tensor]]:
             found.append(size.amin(1) / size.amax(1).clamp_min(torch.finfo(size.dtype).tiny))
 
     relus = [one for one in module.modules() if type(one) is nn.ReLU]
-    hooks = [one.register_forward_pre_hook(hook, with_kwargs=True) for one in relus]
+    hooks = [one.register_forward_pre_hook(untraced(hook), with_kwargs=True) for one in relus]
     try:
         yield found
     finally:

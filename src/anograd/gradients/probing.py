@@ -28,7 +28,7 @@ from anograd.gradients.served import (
 )
 from anograd.gradients.tape import Call, Graph, Tape, graph_of, recording
 from anograd.losses import OF_PROBABILITIES, refuse_logits
-from anograd.target import Target, output_of
+from anograd.target import Target, output_of, untraced
 
 LOOKED_AT = 64  # rows among which the probe looks for some that differ from the first
 COMPANIES = 4  # of them beside which the first is tried: one alone may hardly change it by chance
@@ -286,8 +286,9 @@ def _hearing(target: Target) -> Iterator[list[bool]]:
     """Fill a list with a mark for each module that is called."""
     heard: list[bool] = []
     with ExitStack() as undo:
+        mark = untraced(lambda *_: heard.append(True))
         for part in target.module.modules():
-            undo.callback(part.register_forward_pre_hook(lambda *_: heard.append(True)).remove)
+            undo.callback(part.register_forward_pre_hook(mark).remove)
         yield heard
 
 

@@ -91,9 +91,20 @@ def _read(
         return uses[0].weighted(weight).unsqueeze(1)
     if name == "fold":
         assert fold is not None
-        return fold(cast(Direct, uses[0]).gradient.contiguous())  # which may be viewed as it likes
+        return _folded(fold, cast(Direct, uses[0]).gradient.contiguous())  # which may be viewed as it likes
     assert projections is not None
     return _sum([one.sketch(*projections) for one in uses])
+
+
+def _folded(fold: Callable[[Tensor], Tensor], gradient: Tensor) -> Tensor:
+    found = fold(gradient)
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(gradient):
+        given = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"fold returned {given} for gradients of shape {tuple(gradient.shape)}; a tensor of shape "
+            f"({len(gradient)}, columns) is wanted, one row each: such as gradient.flatten(1).sum(1, True)"
+        )
+    return found
 
 
 def _sum(tensors: list[Tensor]) -> Tensor:

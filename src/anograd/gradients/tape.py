@@ -21,7 +21,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from anograd.gradients.expanded import REPLACED, expandable, expanding
 from anograd.gradients.kinks import nearest, watching
 from anograd.losses import check_rows
-from anograd.target import Target, detached, forward_pass, losses, pick, standing_in, usable
+from anograd.target import Target, detached, forward_pass, losses, pick, standing_in, untraced, usable
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def recording(
             if not expandable(layer):
                 if "forward" in vars(layer):
                     refused[name] = REPLACED
-                hook = layer.register_forward_hook(hook_of(name), prepend=True, with_kwargs=True)
+                hook = layer.register_forward_hook(untraced(hook_of(name)), prepend=True, with_kwargs=True)
                 undo.callback(hook.remove)
         undo.enter_context(standing_in(target, stand_ins))
         loss = check_rows(losses(target, x, autocast), len(x))

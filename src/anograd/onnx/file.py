@@ -22,8 +22,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from anograd._version import __version__
-from anograd.data import collect, is_lazy
+from anograd.decide import level
 from anograd.detectors import Detector
+from anograd.lazy import collect, is_lazy
 from anograd.onnx.inputs import STRANGE, Feed, Inputs, TableInputs, inputs_of
 from anograd.onnx.nodes import TRANSLATIONS
 from anograd.onnx.operations import DECOMPOSITIONS
@@ -169,7 +170,7 @@ def _whole(detector: Detector, inputs: Inputs, score: Score) -> Callable[..., tu
         at_least = (1 + len(ordered)) - count_below(ordered, scores)
         p = torch.where(usable, at_least.double() / (len(ordered) + 1), math.nan)
         # A row that cannot be scored raises an alarm.
-        return scores, p, torch.logical_not(p > alpha)
+        return scores, p, torch.logical_not(p > level(alpha))
 
     return whole
 
@@ -263,7 +264,7 @@ def compare(
         if difference.max() > largest:
             largest, where = float(difference.max()), int(difference.argmax())
         wanted = detector.calibration_.p_values(score) if not np.isnan(score).any() else p
-        if not (np.array_equal(p, wanted) and np.array_equal(verdict, wanted <= alpha)):
+        if not (np.array_equal(p, wanted) and np.array_equal(verdict, wanted <= level(alpha))):
             raise ValueError(
                 f"the graph's p values do not follow from its scores in batches of {size}: nothing was "
                 f"written; please report this with the versions of torch, onnx and onnxruntime"

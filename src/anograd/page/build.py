@@ -106,6 +106,11 @@ def page(scored: Scored, card: Card, reasons: Sequence[Reason], untold: str = ""
     return text
 
 
+def expected(count: float) -> str:
+    """Return how many rows are expected as text: to a tenth, or to the first digit that is not zero."""
+    return f"{count:,.1f}" if not count or count >= 0.95 else f"{count:.1g}"
+
+
 def promise(scored: Scored) -> str:
     """Return what the rule promises, in numbers of these rows.
 
@@ -119,13 +124,13 @@ def promise(scored: Scored) -> str:
         whose = "if all rows were normal" if scored.odd is None else f"of the {counted(normal, 'normal row')}"
         return (
             f"Of normal rows, on average at most {value:.4g} raise an alarm: here at most "
-            f"{value * normal:,.1f} false alarms {whose}."
+            f"{expected(value * normal)} false alarms {whose}."
         )
     if name == "fdr":
         raised = int(scored.alarms.sum())
         return (
-            f"Of the alarms, on average at most {value:.4g} are false: here at most {value * raised:,.1f} of "
-            f"{raised:,}."
+            f"Of the alarms, on average at most {value:.4g} are false: here at most "
+            f"{expected(value * raised)} of {raised:,}."
         )
     if name == "costs":
         known = scored.calibration.anomalies
@@ -194,7 +199,9 @@ def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
     house = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    house.filters.update(shown=_shown, interval=_interval, estimate=_estimate, counted=counted)
+    house.filters.update(
+        shown=_shown, interval=_interval, estimate=_estimate, counted=counted, expected=expected
+    )
     return house.from_string(files("anograd.page").joinpath(TEMPLATE).read_text(encoding="utf-8"))
 
 

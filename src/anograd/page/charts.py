@@ -213,6 +213,8 @@ def drift(found: Sequence[Chunk], overall: float, level: float) -> str:
     level : float
         Up to which a p value is low.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _axes()
     x = [(chunk.first + chunk.last) / 2 for chunk in found]
     y, low, high = np.array([chunk.share for chunk in found]).T
@@ -226,6 +228,7 @@ def drift(found: Sequence[Chunk], overall: float, level: float) -> str:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("row, in the order of the file")
     axes.set_ylabel(f"share with p \N{LESS-THAN OR EQUAL TO} {level:.3g}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(_counted())
     _legend(figure, True)
     return svg(figure, "drift", "Share of low p values over the order of the rows")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom, binomtest, spearmanr
 
-from anograd.decide import Calibration, asked
+from anograd.decide import Calibration, asked, level
 from anograd.decoded import Unlike
 from anograd.detectors import Detector, unlike
 
@@ -193,8 +193,8 @@ def levels(scored: Scored, alphas: Sequence[float] = ALPHAS) -> list[Level]:
     normal = len(scored.scores) if scored.odd is None else int((~scored.odd).sum())
     rows = []
     for alpha in rates:
-        reached = 1 / (len(scored.calibration.scores) + 1) <= alpha
-        raised = scored.p <= alpha
+        reached = 1 / (len(scored.calibration.scores) + 1) <= level(alpha)
+        raised = scored.p <= level(alpha)
         found = None if scored.odd is None else int((raised & scored.odd).sum())
         rows.append(Level(alpha, int(raised.sum()) if reached else None, alpha * normal, found))
     return rows
