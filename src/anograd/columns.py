@@ -229,7 +229,7 @@ def as_fitted(
             texts[j] = cells
         elif j in texts and j not in levels:
             if any(text is not None for text in texts[j]):
-                raise ValueError(_of_another_kind(label(j), "numbers", "categories", "float"))
+                raise ValueError(_no_numbers(label(j), [text for text in texts[j] if text is not None]))
             del texts[j]
         if j in levels and levels[j] and set(levels[j]) <= {YES, NO}:
             texts[j] = [text and SPELLED.get(text.lower(), text) for text in texts[j]]
@@ -256,6 +256,18 @@ def _of_another_kind(label: str, was: str, now: str, to: str) -> str:
     return (
         f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
         f"X[{label!r}] = X[{label!r}].astype({to})"
+    )
+
+
+def _no_numbers(label: str, cells: Sequence[str]) -> str:
+    """Return what to say of texts where numbers are wanted: which they are, where others are numbers."""
+    said = _of_another_kind(label, "numbers", "categories", "float")
+    strange = [cell for cell in cells if number(cell) is None]
+    if not 0 < len(strange) < len(cells):
+        return said
+    return (
+        f"{said.partition(';')[0]}: {len(strange):,} of {len(cells):,} cells are no numbers, {strange[0]!r} "
+        "first; write a number there, or leave the cell empty, which missing='impute' fills"
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anograd.commas import HEADER, check_csv, check_encoding, check_lines, header, with_numbers
+from anograd.quotes import check_quotes
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 WANTED = (
@@ -26,6 +27,7 @@ DEEP = re.compile(";16[BLN]")  # in Pillow's name for how pixels are stored
 BITS_A_SAMPLE = 258  # the tag of a TIFF; where its colours lie apart, Pillow's name does not tell
 # What polars says of integers of more than 38 digits.
 TOO_LONG = re.compile(r"as dtype `i128` at column '(.*)' \(column number")
+NO_FLOAT = re.compile(r"as dtype `f64` at column '(.*)' \(column number")
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
 # What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
@@ -174,6 +176,9 @@ def check_alike(paths: Sequence[Path]) -> None:
         try:
             schemas.append(polars.scan_parquet(path, glob=False).collect_schema())
         except (polars.exceptions.PanicException, *BROKEN) as error:
+            if isinstance(error, polars.exceptions.DuplicateError):
+                said = f"{str(path)!r} has two columns of one name: {_line(error)}; rename one"
+                raise ValueError(said) from error
             raise damaged(path, error) from error
         first, this = schemas[0], schemas[-1]
         if this == first:
@@ -263,6 +268,8 @@ def _read_csv(path: Path, texts: Sequence[str]) -> Any:
         frame = _cells(polars, path, header(first, name), texts)
     except (polars.exceptions.PanicException, *BROKEN) as error:
         check_encoding(name, "FILE > utf8.csv", error)
+        check_stopped(error)
+        check_quotes(path.read_bytes(), name)
         raise damaged(path, error) from error
     if frame[:, -1].null_count():
         with path.open(encoding="utf-8", newline="") as lines:
@@ -279,6 +286,7 @@ def _read_stream(stream: BinaryIO, name: str, texts: Sequence[str]) -> Any:
         frame = _cells(polars, content, header(content.partition(b"\n")[0], name), texts)
     except (polars.exceptions.PanicException, *BROKEN) as error:
         check_encoding(name, "FILE | anograd ... -", error)
+        check_quotes(content, name)
         raise ValueError(
             f"{name} could not be read as CSV: {_line(error)}; a line of names comes first"
         ) from error
@@ -302,10 +310,12 @@ def _inferred(polars: ModuleType, source: Path | bytes, kinds: dict[str, Any]) -
     try:
         return polars.read_csv(source, infer_schema_length=None, schema_overrides=kinds, glob=False)
     except polars.exceptions.ComputeError as error:
-        found = TOO_LONG.search(str(error))
-        if found is None or found[1] in kinds:
+        found = TOO_LONG.search(str(error)) or NO_FLOAT.search(str(error))
+        if found is None or kinds.get(found[1]) == polars.String:
             raise
-        return _inferred(polars, source, {**kinds, found[1]: polars.Float64})
+        # Digits of other scripts are whole numbers to polars, until it reads them.
+        then = polars.String if found[1] in kinds else polars.Float64
+        return _inferred(polars, source, {**kinds, found[1]: then})
 
 
 def _read_images(root: Path) -> NDArray[np.uint8]:

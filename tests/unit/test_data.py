@@ -414,3 +414,8 @@ def test_a_folder_with_a_table_holds_no_pictures(tmp_path):
     assert data.names(tmp_path) == ["plot.png"]
     pl.DataFrame({"a": [1.0]}).write_parquet(tmp_path / "part.parquet")
     assert data.names(tmp_path) is None
+
+
+def test_a_masked_label_is_blamed_on_the_labels():
+    with pytest.raises(ValueError, match="y is a masked array"):
+        data.labels(np.ma.MaskedArray([0, 1, 0], [False, True, False]), 3)

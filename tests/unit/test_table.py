@@ -470,3 +470,9 @@ def test_an_index_among_the_columns_is_told(name):
     frame = pl.DataFrame({name: np.random.default_rng(0).permutation(500)[:40], "x": np.arange(40.0) % 7})
     with pytest.warns(UserWarning, match=f"column '{name}' is called like the index of a frame"):
         Table().fit(frame)
+
+
+def test_a_cell_that_is_no_number_is_named():
+    table = Table().fit(pd.DataFrame({"a": [0.0, 1.0]}))
+    with pytest.raises(ValueError, match=r"holds categories now: 2 of 4 cells are no numbers, 'n/a' first"):
+        table.transform(pl.DataFrame({"a": ["0.5", "n/a", None, "1", "-"]}))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anograd import R2AD2
 from anograd.alarm.balanced import BalancedPlan
-from anograd.alarm.scorer import BalancedScorer, Gradients
+from anograd.alarm.scorer import BalancedScorer, Gradients, learners
 from anograd.train import seeded
 
 with seeded(0):
@@ -21,7 +21,8 @@ PLAN = BalancedPlan(epochs=1, batch_size=16, learning_rate=1e-3)
 
 def learned(rows: Tensor, known: Tensor, trees: int) -> BalancedScorer:
     every = torch.cat([rows, known])
-    scorer = BalancedScorer(1, 4, 4, (4,), recurrent=False, networks=2 * bool(len(known)), trees=trees)
+    several = learners(len(known), 2, trees, noise=bool(trees), table=True)
+    scorer = BalancedScorer(1, 4, 4, (4,), recurrent=False, **several)
     index = torch.arange(len(every))
     gradients = Gradients(
         lambda i: torch.cat([every[i], every[i]], 1), None, index[: len(rows)], index[: len(rows)],

@@ -31,9 +31,10 @@ Floats = NDArray[np.float64]
 
 
 class Surprise(nn.Module):
-    """How rare a score is among those of normal rows, 1 and up, high = rare; continuous, never saturated.
+    """How rare a score is among those of normal rows, high = rare; continuous, never saturated.
 
-    Linear between quantiles of the normal scores, and beyond the highest decile an exponential tail.
+    1 at the lowest of the normal scores and down to a half below it, linear between their quantiles, and
+    beyond the highest decile an exponential tail.
 
     Attributes
     ----------
@@ -79,7 +80,7 @@ class Surprise(nn.Module):
         # Below all normal scores the order is kept, ever more slowly.
         below = (self.knots[0] - x).clamp_min(0) / (self.knots[-1] - self.knots[0])
         beyond = (x - self.knots[-1]).clamp_min(0)
-        return between + self.slope * beyond - 0.5 * below / (1 + below)
+        return between + self.slope * beyond - 0.5 / (1 + 1 / below)
 
 
 def try_weights(

@@ -62,7 +62,7 @@ class BlockTest(nn.Module):
         return torch.stack([test.surprise(one) for test, one in parts]).sum(0)
 
     def surprise_of_loss(self, loss: Tensor) -> Tensor:
-        """Return how rare losses (n,) are, (n,) float64, 1 and up, high = rare."""
+        """Return how rare losses (n,) are, (n,) float64, high = rare."""
         return self._each()[0].surprise_of_loss(loss)
 
     def _statistics(self, values: Tensor) -> list[Tensor]:

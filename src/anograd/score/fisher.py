@@ -176,7 +176,7 @@ class ScoreTest(nn.Module):
         return surprise
 
     def surprise(self, values: Tensor) -> Tensor:
-        """Return how rare the statistic of gradients (n, k) is, (n,) float64, 1 and up, high = rare."""
+        """Return how rare the statistic of gradients (n, k) is, (n,) float64, high = rare."""
         found: Tensor = self.of_gradient(self.statistic(values))
         return found
 

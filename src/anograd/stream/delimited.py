@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, BinaryIO
 
 from anograd.commas import bare, check_csv, header
 from anograd.files import check_stopped
+from anograd.quotes import MISQUOTED, QUOTED, ROW, whole_rows
 from anograd.stream.pieces import Piece, Place
 from anograd.table import Table
 
 BLOCK = 2**21  # bytes
 CELL = 2**13  # bytes of a block for each column, so that tables of many columns come in some hundred rows
-LONGEST = 2**20  # bytes of one row; a quote that is open for longer was never meant as one
-# Every alternative is atomic, so that nothing is tried twice.
-QUOTED = re.compile(rb'"(?>[^"]|"")*+"')
-CELL_OF = rb'(?>"(?>[^"]|"")*+"|[^",\n]*+)'
-ROW = re.compile(CELL_OF + rb"(?>," + CELL_OF + rb")*+\r?\n?\Z")
-# A line that ends inside of a quoted cell.
-OPEN = re.compile(rb'(?>(?>"(?>[^"]|"")*"|[^",][^,]*+|),)*+"(?>[^"]|"")*+\Z')
 
 
 class Delimited:
@@ -132,7 +125,7 @@ class Delimited:
         for row, line in enumerate(lines):
             given, wanted = QUOTED.sub(b"", line).count(b",") + 1, len(self.names)
             if not ROW.match(line):
-                unread[row] = "a quote out of place, or left open"
+                unread[row] = MISQUOTED
             elif given != wanted:
                 unread[row] = f"{given} cell{'s' * (given != 1)}, {wanted} are wanted"
             elif not _is_text(line):
@@ -167,45 +160,3 @@ def _is_text(line: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def whole_rows(block: bytes, *, ended: bool) -> tuple[int, list[bytes] | None]:
-    r"""Return where the last whole row ends, and the rows' lines, or None where each line is a row.
-
-    Parameters
-    ----------
-    block : bytes
-        Begins with a row.
-    ended : bool
-        Whether nothing comes after it.
-
-    Examples
-    --------
-    >>> whole_rows(b'1,2\n3,"4\n5"\n6', ended=False)
-    (12, [b'1,2\n', b'3,"4\n5"\n'])
-    """
-    if b'"' not in block:
-        return len(block) if ended else block.rfind(b"\n") + 1, None
-    lines = block.split(b"\n")
-    last = lines.pop()
-    lines = [line + b"\n" for line in lines] + ([last] if last and ended else [])
-    rows: list[bytes] = []
-    i = 0
-    while i < len(lines):
-        row, following = lines[i], i + 1
-        if row.count(b'"') % 2 and OPEN.match(row):
-            parts, size, odd = [row], len(row), True
-            while odd and following < len(lines) and size < LONGEST:
-                parts.append(lines[following])
-                size += len(lines[following])
-                odd ^= bool(lines[following].count(b'"') % 2)
-                following += 1
-            if odd and following == len(lines) and not ended and size < LONGEST:
-                break  # its end is in the next block
-            if odd:
-                following = i + 1  # it has none, so the line stands for itself
-            else:
-                row = b"".join(parts)
-        rows.append(row)
-        i = following
-    return sum(map(len, rows)), rows
