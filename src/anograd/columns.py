@@ -3,9 +3,8 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
 from shlex import quote
 from typing import Any
 
@@ -16,26 +15,17 @@ from sklearn.utils import check_array
 from anograd.commas import number
 from anograd.data import frame_library, frame_names, to_array
 from anograd.lazy import check_order, collect, is_lazy, slices
+from anograd.levels import FEW, Texts, text_of
 
-Texts = dict[int, list[str | None]]  # column number -> its categories, None where one is missing
 # Beginnings of the type names of polars and Arrow, and of what pandas' infer_dtype says.
 NUMBERS = (
     *("integer", "int8", "int16", "int32", "int64", "int128", "uint", "float", "double", "halffloat"),
     *("decimal", "mixed-integer-float", "null", "empty"),
 )
 CATEGORIES = ("string", "utf8", "large_str", "bool", "categorical", "enum", "dictionary", "mixed-integer")
-MOST_LEVELS = 100
 MOST_NAMED = 20  # columns that an error lists
-FEW, MOST_DISTINCT = 40, 0.9  # in more than a few rows, texts that are almost all different are no categories
-MOST_OF = 0.9  # of texts; so many that are numbers make a column of numbers
-EMPTY = frozenset({"na", "n/a", "nan", "null", "none", "nil", "missing", "unknown", "?", "-", "."})
-# Not what any reader takes for a number, but what people and spreadsheets write for one: 1,234.50 or 12 %.
-WRITTEN = re.compile(r"[-+(]?\s*[$€£¥]?\s*\d{1,3}(?>[,.'\s]?\d{3})*+(?>[.,]\d+)?\s*[%$€£¥]?\s*\)?")
 TIMES = ("date", "time", "duration", "period", "month")
-DATED = re.compile(r"\d{4}-\d\d-\d\d(?!\d)|\d\d?[./]\d\d?[./]\d{4}(?!\d)")  # 2026-11-30, 30.11.2026
 INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0|")  # what frames call their index, and nothing
-YES, NO = "True", "False"  # the levels of booleans, and what else is written for them
-SPELLED = {"true": YES, "1": YES, "1.0": YES, "false": NO, "0": NO, "0.0": NO}
 
 
 @dataclass(frozen=True)
@@ -145,7 +135,7 @@ def _parse_frame(X: Any, library: str) -> tuple[list[str] | None, NDArray[np.flo
             texts[j] = _texts(column, library)
             matrix[:, j] = [np.nan if text is None else 0.0 for text in texts[j]]
         else:
-            raise ValueError(_unusable(label, kind))
+            raise ValueError(_unusable(label, kind, library))
     # Numbered columns, as in a frame made from an array, are no names: scikit-learn reads them so, too.
     return frame_names(X), matrix, texts
 
@@ -154,7 +144,10 @@ def _kind(column: Any, library: str) -> str:
     if library == "pandas":
         from pandas.api.types import infer_dtype
 
-        return str(infer_dtype(column, skipna=True))
+        kind = str(infer_dtype(column, skipna=True))
+        return (
+            kind if kind != "unknown-array" else str(column.dtype).lower()
+        )  # such as a dictionary of Arrow's
     return str(column.dtype if library == "polars" else column.type).lower()
 
 
@@ -171,172 +164,25 @@ def _numbers(column: Any, library: str) -> Any:
 def _texts(column: Any, library: str) -> list[str | None]:
     if library == "pandas":
         return [
-            None if no else _text(value) for value, no in zip(column.tolist(), column.isna(), strict=True)
+            None if no else text_of(value) for value, no in zip(column.tolist(), column.isna(), strict=True)
         ]
     cells = column.to_list() if library == "polars" else column.to_pylist()
-    return [None if value is None else _text(value) for value in cells]
+    return [None if value is None else text_of(value) for value in cells]
 
 
-def _text(level: Any) -> str:
-    """Return a level as text: 1.0 as "1", for pandas turns integers into floats where a cell is empty."""
-    return str(int(level)) if isinstance(level, float) and level.is_integer() else str(level)
-
-
-def _unusable(label: str, kind: str) -> str:
+def _unusable(label: str, kind: str, library: str) -> str:
     if kind.startswith(TIMES):
         return (
             f"column {label!r} holds dates or times ({kind}); numbers, categories or booleans are wanted. "
             f"Convert it to what matters of it, such as the hour, the day of the week or a number of days, "
             f"or drop it"
         )
-    return (
-        f"column {label!r} is of type {kind}; numbers, categories or booleans are wanted. Convert it: "
-        f"X[{label!r}] = X[{label!r}].astype(str), or drop it"
-    )
-
-
-def as_fitted(
-    matrix: NDArray[np.float64],
-    texts: Texts,
-    levels: Mapping[int, Collection[str]],
-    label: Callable[[int], str],
-) -> None:
-    """Make each column what it was in the fit: 1 and `true` are True among booleans, 7 is "7" among digits.
-
-    A column without any value is of either kind.
-
-    Parameters
-    ----------
-    matrix : ndarray (n, p)
-    texts : dict of int to list
-        The categories by column number, which are written over.
-    levels : mapping of int to collection of str
-        The categories of the fit by column number.
-    label : callable
-        Column number -> what the column is called.
-
-    Raises
-    ------
-    ValueError
-        Numbers for categories that are none, or the reverse; the message has the conversion.
-    """
-    for j in range(matrix.shape[1]):
-        if j not in texts and j in levels:
-            column = matrix[:, j].tolist()
-            cells = [None if cell != cell else _text(cell) for cell in column]
-            if any(cells) and levels[j] and not _may_be_numbers(levels[j], cells):
-                raise ValueError(_of_another_kind(label(j), "categories", "numbers", "str"))
-            texts[j] = cells
-        elif j in texts and j not in levels:
-            if any(text is not None for text in texts[j]):
-                raise ValueError(_no_numbers(label(j), [text for text in texts[j] if text is not None]))
-            del texts[j]
-        if j in levels and levels[j] and set(levels[j]) <= {YES, NO}:
-            texts[j] = [text and SPELLED.get(text.lower(), text) for text in texts[j]]
-        elif j in levels and _may_be_numbers(levels[j], ()):
-            texts[j] = [text if text in levels[j] else _as_digits(text) for text in texts[j]]
-
-
-def _may_be_numbers(levels: Collection[str], cells: Sequence[str | None]) -> bool:
-    """Tell whether numbers, as text, can only mean levels: of yes and no 1 and 0, of digits any."""
-    if set(levels) <= {YES, NO}:
-        return set(cells) <= {"1", "0", None}
-    found = {level: number(level) for level in levels}
-    digits = {level: value for level, value in found.items() if value is not None and isfinite(value)}
-    return bool(digits) and all(_text(value) == level for level, value in digits.items())
-
-
-def _as_digits(text: str | None) -> str | None:
-    """Return a whole number as levels of digits are written: 7.0 in a CSV is what pandas made of 7."""
-    value = None if text is None else number(text)
-    return text if value is None or not isfinite(value) else _text(value)
-
-
-def _of_another_kind(label: str, was: str, now: str, to: str) -> str:
-    return (
-        f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
-        f"X[{label!r}] = X[{label!r}].astype({to})"
-    )
-
-
-def _no_numbers(label: str, cells: Sequence[str]) -> str:
-    """Return what to say of texts where numbers are wanted: which they are, where others are numbers."""
-    said = _of_another_kind(label, "numbers", "categories", "float")
-    strange = [cell for cell in cells if number(cell) is None]
-    if not 0 < len(strange) < len(cells):
-        return said
-    return (
-        f"{said.partition(';')[0]}: {len(strange):,} of {len(cells):,} cells are no numbers, {strange[0]!r} "
-        "first; write a number there, or leave the cell empty, which missing='impute' fills"
-    )
-
-
-def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str]]:
-    """Return the levels among the normal rows: those with a column of their own, and those that share one.
-
-    Parameters
-    ----------
-    label : str
-        What the column is called.
-    counts : Counter
-        How often each level occurs.
-
-    Raises
-    ------
-    ValueError
-        Almost all values differ, or most of many are numbers written as text: it is no category.
-
-    Warns
-    -----
-    UserWarning
-        Most of few are numbers written as text.
-    """
-    total = counts.total()
-    numbers = [level for level in counts if number(level) is not None]
-    empty = [level for level in counts if level.lower() in EMPTY]
-    if empty and len(numbers) > 1 and {*numbers, *empty} == set(counts):
-        raise ValueError(
-            f"column {label!r} holds numbers and {empty[0]!r}, which seems to stand for an empty cell: leave "
-            f"such cells empty, which missing='impute' fills"
-        )
-    if odd := _written_number(counts):
-        said = f"column {label!r} holds numbers that are written as text, such as {odd!r}"
-        remedy = (
-            f"write them as 1234.5, or drop the column, X = X.drop(columns=[{label!r}]) or "
-            f"--drop {quote(label)}"
-        )
-        if len(counts) > FEW:
-            raise ValueError(f"{said}: {remedy}")
-        warnings.warn(
-            f"{said}; they are taken for {len(counts)} categories, of which none is more than another. If "
-            f"they are amounts, {remedy}",
-            UserWarning,
-            stacklevel=7,
-        )
-    if counts and all(map(DATED.match, counts)):
-        warnings.warn(
-            f"column {label!r} holds dates as text, such as {min(counts)!r}: each is a level of its own, and "
-            f"those to come are unseen ones. Convert it to what matters of it, such as the day of the week, "
-            f"or drop it: X = X.drop(columns=[{label!r}]) or --drop {quote(label)}",
-            UserWarning,
-            stacklevel=7,
-        )
-    if total > FEW and len(counts) > MOST_DISTINCT * total:
-        raise ValueError(
-            f"column {label!r} looks like text or an identifier: {len(counts)} different values in {total} "
-            f"normal rows. Drop it, X = X.drop(columns=[{label!r}]) or --drop {quote(label)}, or encode it "
-            f"as numbers; numbers stored as text: X[{label!r}] = X[{label!r}].astype(float)"
-        )
-    ranked = sorted(counts, key=lambda level: (-counts[level], level))
-    return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])
-
-
-def _written_number(counts: Counter[str]) -> str | None:
-    """Return a text that stands for a number where most texts do, and that no reader takes for one."""
-    written = [text for text in counts if WRITTEN.fullmatch(text)]
-    if sum(counts[text] for text in written) < MOST_OF * counts.total():
-        return None
-    return next((text for text in written if number(text) is None), None)
+    ways = {
+        "pandas": f"Convert it: X[{label!r}] = X[{label!r}].astype(str), or drop it",
+        "polars": f"Drop it, X = X.drop({label!r}), or unnest or explode it into columns of its own",
+        "pyarrow": f"Drop it, X = X.drop_columns({label!r}), or flatten it into columns of its own",
+    }
+    return f"column {label!r} is of type {kind}; numbers, categories or booleans are wanted. {ways[library]}"
 
 
 def warn_of_row_numbers(part: Part) -> None:

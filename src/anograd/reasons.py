@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anograd.columns import NO, SPELLED, YES
 from anograd.explain import Explanation
+from anograd.levels import NO, SPELLED, YES
 
 PARTS_SHOWN = 4
 

@@ -10,18 +10,10 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import OneHotEncoder
 
-from anograd.columns import (
-    Texts,
-    as_fitted,
-    check_names,
-    common_levels,
-    parse,
-    parts,
-    ranges,
-    warn_of_row_numbers,
-)
+from anograd.columns import check_names, parse, parts, ranges, warn_of_row_numbers
 from anograd.finite import Flaw, refuse
 from anograd.lazy import slices
+from anograd.levels import Texts, as_fitted, common_levels
 from anograd.nodes import foreign_types
 
 OTHER, UNSEEN = "(other)", "(unseen or missing)"

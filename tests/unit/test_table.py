@@ -1,6 +1,7 @@
 import functools
 import io
 import json
+import re
 import warnings
 import zipfile
 from fractions import Fraction
@@ -476,3 +477,19 @@ def test_a_cell_that_is_no_number_is_named():
     table = Table().fit(pd.DataFrame({"a": [0.0, 1.0]}))
     with pytest.raises(ValueError, match=r"holds categories now: 2 of 4 cells are no numbers, 'n/a' first"):
         table.transform(pl.DataFrame({"a": ["0.5", "n/a", None, "1", "-"]}))
+
+
+def test_a_dictionary_of_arrow_in_pandas_is_a_category():
+    kind = pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
+    table = Table().fit(pd.DataFrame({"c": pd.array(["a", "b", "a"], dtype=kind)}))
+    assert table.kinds() == ["category"]
+    assert table.transform(pd.DataFrame({"c": ["b"]})).tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "line"),
+    [(pl.DataFrame({"c": [[1], [2]]}), "X = X.drop('c')"), (pa.table({"c": [[1]]}), "X.drop_columns('c')")],
+)
+def test_the_line_to_change_is_in_the_frames_own_language(frame, line):
+    with pytest.raises(ValueError, match=re.escape(line)):
+        Table().fit(frame)

@@ -51,10 +51,6 @@ def score(
     _check_ending(output)
     if rejects is not None:
         check_output(rejects, "rejects.csv", data, model)
-        if Path(rejects).resolve() == Path(output).resolve():
-            raise ValueError(
-                f"--rejects {rejects} is the file of the scores; give another, such as rejects.csv"
-            )
     summary = score_file(model, data, output, rule=rule, label=label, rejects=rejects, tell=note)
     if summary.unlike:
         warn(in_words(summary.unlike))

@@ -108,7 +108,7 @@ def score_file(
     Raises
     ------
     ValueError
-        A row that cannot be scored, no row at all, or files that cannot be read.
+        A row that cannot be scored, no row at all, files that cannot be read, or one file for both outputs.
     OSError
         The disk is full, or writing is not allowed; what was scored is kept where that took a while.
 
@@ -117,6 +117,8 @@ def score_file(
     UserWarning
         A file of the input changed meanwhile.
     """
+    if rejects is not None and Path(rejects).resolve() == Path(output).resolve():
+        raise ValueError(f"rejects {rejects} is the file of the scores; give another, such as rejects.csv")
     detector = load(model)
     verdicts = Verdicts(detector.calibration_, dict(rule or {"alpha": 0.05}), names(data))
     strict = rejects is None
