@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 Array = NDArray[Any]
 FLOAT = 4  # bytes of a float32, which every number becomes
@@ -54,24 +54,29 @@ def beyond(X: Any, memory: int, *, whole_numbers: bool = True) -> bool:
     whole_numbers : bool, default True
         Whether integers become float32, too.
     """
-    if not isinstance(X, Dataset) or not hasattr(X, "__len__") or not len(X):
+    if not isinstance(X, Dataset) or not _is_map_style(X) or not hasattr(X, "__len__") or not len(X):
         return False
     one = _item(X, 0)
     counts = one.dtype.kind == "f" or whole_numbers
     return counts and one.ndim > 1 and FLOAT * len(X) * one.size > memory
 
 
+def _is_map_style(dataset: object) -> bool:
+    return hasattr(dataset, "__len__") and not isinstance(dataset, IterableDataset)
+
+
 def as_array(tensor: Tensor) -> Array:
     """Return a tensor as an array, from any device."""
-    held = tensor.detach().cpu()
+    held = tensor.detach().cpu().resolve_conj().resolve_neg()
     return (held.float() if held.dtype == torch.bfloat16 else held).numpy()  # numpy has no bfloat16
 
 
 def _blocks(dataset: Any, most: float) -> Iterator[tuple[int, Array]]:
     name = type(dataset).__name__
-    if not hasattr(dataset, "__len__"):
+    if not _is_map_style(dataset):
         raise ValueError(
-            f"{name} has no length; a map-style Dataset is wanted: X = torch.stack(list(dataset))"
+            f"{name} has no length, or no items by number; a map-style Dataset is wanted: "
+            "X = torch.stack(list(dataset))"
         )
     if len(dataset) == 0:
         raise ValueError(f"{name} is empty; at least one item is wanted")

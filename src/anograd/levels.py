@@ -134,6 +134,25 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
     return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])
 
 
+def spellings(levels: Collection[str]) -> dict[str, str]:
+    """Return other ways in which frames and files write these levels, and the level that each means.
+
+    Examples
+    --------
+    >>> spellings(["1", "20"])
+    {'1.0': '1', '20.0': '20'}
+    """
+    found = {}
+    if levels and set(levels) <= {YES, NO}:
+        written = {
+            one: meant for text, meant in SPELLED.items() for one in (text, text.upper(), text.title())
+        }
+        found = {text: meant for text, meant in written.items() if meant in levels}
+    elif _may_be_numbers(levels, ()):
+        found = {f"{level}.0": level for level in levels if _as_digits(f"{level}.0") == level}
+    return {text: meant for text, meant in found.items() if text not in levels}
+
+
 def _may_be_numbers(levels: Collection[str], cells: Sequence[str | None]) -> bool:
     """Tell whether numbers, as text, can only mean levels: of yes and no 1 and 0, of digits any."""
     if set(levels) <= {YES, NO}:

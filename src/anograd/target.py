@@ -26,7 +26,8 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 class Target:
     """A network, its per-sample loss, and the names of the parameters to read gradients of.
 
-    Made by :meth:`adopt`. Nothing about the network is changed, then or later.
+    Made by :meth:`adopt`. Nothing about the network is changed, then or later; only `load` gives it the
+    weights that were saved.
 
     Attributes
     ----------

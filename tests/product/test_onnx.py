@@ -387,3 +387,31 @@ def test_the_command_says_what_is_wrong(tmp_path):
     said = misused("export", tmp_path / "model", "-o", tmp_path / "x.onnx", "--alpha", "7")
     assert "a rate between 0 and 1 is wanted" in said
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_levels_may_be_written_as_frames_write_them(tmp_path):
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"code": pd.Categorical(rng.choice([1, 2, 10], 120)), "x": rng.normal(size=120)})
+    table["flag"] = rng.random(120) < 0.5
+    detector = ag.GradCon(epochs=3, random_state=0).fit(table)
+    ag.export(detector, tmp_path / "m.onnx")
+    run = session(tmp_path / "m.onnx")
+    x = np.full((6, 1), 0.1)
+    cells = [["2", "True"], ["2.0", "True"], ["2", "true"], ["2", "1"], ["2.0", "TRUE"], ["2", "1.0"]]
+    (scores,) = run.run(["score"], {"numbers": x, "categories": np.array(cells, dtype=object)})
+    wanted = detector.anomaly_score(pd.DataFrame({"code": ["2"], "x": [0.1], "flag": [True]}))
+    np.testing.assert_allclose(scores, np.repeat(wanted, 6), rtol=1e-5)
+
+
+def test_all_rows_are_compared(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(700, 3))
+    detector = ag.GradNeighbours(epochs=2, random_state=0).fit(rows[:100])
+    assert ag.export(detector, tmp_path / "m.onnx", check=rows).compared == 700
+    encoded = torch.cat(list(detector._encode(rows)))
+    expected = detector.anomaly_score(rows)
+    expected[690] += 1
+    with pytest.raises(ValueError, match="row 690 of 700 differs"):
+        file.compare(
+            (tmp_path / "m.onnx").read_bytes(), inputs.inputs_of(detector.encoder_, encoded).feed(rows),
+            expected, detector, 0.05,
+        )  # fmt: skip

@@ -143,3 +143,44 @@ def test_rows_that_the_network_does_not_take(kind: type[Any], rows: Any, said: s
 def test_what_is_no_dense_array_of_numbers(rows: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ag.GradCon(target=Target.adopt(autoencoder())).fit(rows)
+
+
+class Drawing(nn.Module):
+    """A network that draws random numbers whatever its mode is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(self.layer(x), training=True)
+
+
+def test_a_network_that_draws_random_numbers_is_refused() -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"draws random numbers.*training=self\.training"):
+        ag.GradDensity(target=ag.Target.adopt(Drawing()), random_state=0).fit(rows)
+
+
+def test_nothing_is_saved_of_a_network_that_was_trained_on(tmp_path: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    net = nn.Linear(4, 4)
+    detector = ag.GradDensity(target=ag.Target.adopt(net), random_state=0).fit(rows)
+    with torch.no_grad():
+        net.weight.mul_(2)
+    with pytest.raises(ValueError, match="has other weights than when this detector was fitted"):
+        detector.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    with torch.no_grad():
+        net.weight.div_(2)
+    detector.save(tmp_path / "m")
+    np.testing.assert_array_equal(
+        ag.load(tmp_path / "m", target=ag.Target.adopt(net)).anomaly_score(rows), detector.anomaly_score(rows)
+    )
+
+
+def test_a_network_of_ones_own_is_not_printed_whole_where_none_is_taken() -> None:
+    with pytest.raises(
+        ValueError, match=r"target=Target\(\.\.\.\), a network of your own, was given: write one"
+    ):
+        ag.R2AD2(target=ag.Target.adopt(nn.Linear(4, 4))).fit(np.zeros((9, 4)))

@@ -14,7 +14,7 @@ from anograd.bench import results
 def line(detector="loss", seed=0, **more):
     return {
         "data": "wine", "protocol": "adbench", "options": {"labels": 0.01}, "detector": detector,
-        "settings": {}, "seed": seed, **more,
+        "settings": {}, "seed": seed, **({} if "failed" in more else {"scores": {}}), **more,
     }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_a_last_line_that_was_cut_off_is_no_result_and_is_removed(tmp_path_facto
     assert len(path.read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize("damage", ['{"data": "wi', "5", '{"data": "wine"}', ""])
+@pytest.mark.parametrize("damage", ['{"data": "wi', "5", '{"data": "wine"}'])
 def test_a_damaged_line_is_named(path, damage):
     results.append(path, line(seed=0))
     with path.open("a") as file:
@@ -70,3 +70,24 @@ def test_put_in_order_keeps_what_it_was_not_told_of(path):
         results.append(path, line(seed=seed))
     results.put_in_order(path, [results.key(line(seed=seed)) for seed in (3, 9, 1)])
     assert [one["seed"] for one in results.read(path)] == [3, 1, 0, 2]
+
+
+def test_a_whole_last_line_without_its_end_is_kept(path):
+    for seed in range(2):
+        results.append(path, line(seed=seed))
+    path.write_bytes(path.read_bytes()[:-1])
+    results.append(path, line(seed=2))
+    assert results.read(path) == [line(seed=seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize(
+    "cut", [b'{"data": "d"', b"\xff\xfe", json.dumps(line(failed="")).encode()[:-15] + b"}"]
+)
+def test_what_is_no_result_is_left_out_at_the_end_and_refused_before(path, cut):
+    results.append(path, line())
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\n" + cut)
+    assert results.read(path) == [line()]
+    path.write_bytes(cut + b"\n" + whole)
+    with pytest.raises(ValueError, match=r"line 1 of .* is no result"):
+        results.read(path)

@@ -89,6 +89,8 @@ def measures(scores: Floats, split: Split) -> dict[str, float]:
     ValueError
         Scores that are no numbers.
     """
+    if scores.dtype.kind not in "biuf":
+        raise ValueError(f"scores of {scores.dtype} were given; a real number a row is wanted")
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {len(scores)} scores are no finite numbers")
     auroc, precision = ranking(scores, split.odd)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any, ClassVar
 
@@ -65,6 +65,22 @@ class Protocol(ABC):
 
     images: ClassVar[bool] = False  # whether it is for sets of images only
 
+    def __post_init__(self) -> None:
+        """Raise ValueError where an option is of another kind than its default."""
+        for option in fields(self):  # type: ignore[arg-type]
+            value, default = getattr(self, option.name), option.default
+            if isinstance(default, str) or (value is None and default is None):
+                continue
+            truth, whole = isinstance(default, bool), isinstance(default, int) or default is None
+            right = (
+                isinstance(value, bool)
+                if truth
+                else (isinstance(value, int if whole else int | float) and not isinstance(value, bool))
+            )
+            if not right:
+                wanted = "true or false" if truth else "a whole number" if whole else "a number"
+                raise ValueError(f"{option.name} = {value!r}: {wanted} is wanted")
+
     def check(self, data: DataSet, name: str) -> None:  # noqa: B027
         """Raise ValueError where the protocol cannot be followed on a data set."""
 
@@ -101,6 +117,7 @@ class OneClass(Protocol):
     images: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         share = isinstance(self.outliers, float) and 0 < self.outliers < 1
         if self.outliers not in ("all", "balanced") and not share:
             raise ValueError(f"outliers = {self.outliers!r}: write 'all', 'balanced', or a share such as 0.3")
@@ -160,6 +177,9 @@ class R2AD2(Protocol):
     rows: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rows is not None and self.rows < 1:
+            raise ValueError(f"rows = {self.rows}: a number of rows from 1 is wanted, or none for all")
         if self.known < 0 or not 0 <= self.pollution < 0.5:
             raise ValueError(
                 f"known = {self.known}, pollution = {self.pollution}: wanted is a number of rows from 0, and "
@@ -238,6 +258,7 @@ class ADBench(Protocol):
     clean: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.labelled <= 1:
             raise ValueError(f"labelled = {self.labelled}: a share from 0 to 1 is wanted, such as 0.05")
 

@@ -48,19 +48,30 @@ def read(path: Path) -> list[Line]:
     if not path.exists():
         return []
     found: dict[str, Line] = {}
-    rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = path.read_bytes().splitlines(keepends=True)
     for number, row in enumerate(rows, start=1):
-        try:
-            line = json.loads(row)
-            found[key(line)] = line
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            if number == len(rows) and not row.endswith("\n"):
+        if not row.strip():
+            continue
+        if not _is_result(row):
+            if number == len(rows) and not row.endswith(b"\n"):
                 break
+            shown = row.strip()[:60].decode(errors="backslashreplace")
             raise ValueError(
-                f"line {number} of {str(path)!r} is no result: {row.strip()[:60]!r}; remove the line, and "
-                "its cell is measured anew"
-            ) from error
+                f"line {number} of {str(path)!r} is no result: {shown!r}; remove the line, and its cell is "
+                "measured anew"
+            )
+        line = json.loads(row)
+        found[key(line)] = line
     return list(found.values())
+
+
+def _is_result(row: bytes) -> bool:
+    """Tell whether a line says how well a cell did, or that it failed."""
+    try:
+        line = json.loads(row)
+        return bool(key(line)) and (isinstance(line.get("scores"), dict) or "failed" in line)
+    except (ValueError, KeyError, TypeError, RecursionError):  # a ValueError is no JSON, or no UTF-8
+        return False
 
 
 def append(path: Path, line: Line) -> None:
@@ -71,7 +82,12 @@ def append(path: Path, line: Line) -> None:
             file.seek(size - 1)
             if file.read() != b"\n":
                 file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
+                content = file.read()
+                start = content.rfind(b"\n") + 1
+                if _is_result(content[start:]):  # whole but for its end
+                    file.write(b"\n")
+                else:
+                    file.truncate(start)
         file.write((json.dumps(line) + "\n").encode())
 
 

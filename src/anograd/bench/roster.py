@@ -29,9 +29,13 @@ def roster(module: str | None = None) -> Mapping[str, Entrant]:
         return ENTRANTS
     try:
         own = import_module(module).ENTRANTS
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module of the user's own does while it is read
         raise ValueError(
             f"entrants = {module!r}: a module that can be imported and has ENTRANTS, a dict of "
-            f"anograd.bench.entrants.Entrant by name, is wanted; {error}"
+            f"anograd.bench.entrants.Entrant by name, is wanted; {type(error).__name__}: {error}"
         ) from error
+    if not isinstance(own, dict) or not all(isinstance(one, Entrant) for one in own.values()):
+        raise ValueError(
+            f"entrants = {module!r}: its ENTRANTS is no dict of anograd.bench.entrants.Entrant by name"
+        )
     return {**ENTRANTS, **own}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ def _serve(pipe: Connection, threads: int, entrants: str | None) -> None:
     """Measure one cell after the other, until the run ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its workers
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    sys.stdout = sys.stderr  # stdout is for what the run says
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -28,7 +28,8 @@ def one_of(detector: BaseEstimator, name: str, allowed: Sequence[Any]) -> None:
     """Raise ValueError where the parameter is none of the allowed values."""
     value = getattr(detector, name)
     if value not in allowed:
-        raise ValueError(f"{name}={value!r} was given: write one of {', '.join(map(repr, allowed))}")
+        given = "Target(...), a network of your own," if isinstance(value, Target) else repr(value)
+        raise ValueError(f"{name}={given} was given: write one of {', '.join(map(repr, allowed))}")
 
 
 def count(detector: BaseEstimator, name: str, *words: str | None) -> None:

@@ -18,13 +18,14 @@ from anograd.detectors.rows import Missing
 from anograd.features import Features
 from anograd.losses import uniform
 from anograd.score import LabelledNorms, NormDensity, UniformGradient
-from anograd.spill import Some
+from anograd.spill import Rows, Some
 from anograd.target import Target, forward_pass
 from anograd.train import Observer
 
 CLUSTERS = 10
 MOST_CLUSTERED = 100_000  # rows
 HIDDEN = (64, 32)
+CHECKED = 64  # rows
 ROUNDING = (1e-3, 1e-5)  # relative and absolute, between two ways to the same loss
 
 
@@ -123,12 +124,25 @@ class GradNorm(ClassifierDetector):
     def _outputs(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the losses (n,), the last layer's inputs (n, m), and |softmax - uniform| (n,)."""
         loss, found = activations(self.target_, self._precise(rows))
-        name = self.target_.layers[-1]
-        inputs, layer = found[name], self.target_.module.get_submodule(name.rpartition(".")[0])
+        inputs = found[self.target_.layers[-1]]
+        with forward_pass(self.target_), torch.no_grad():  # no other thread's hooks hear of it
+            probabilities = self._last()(inputs).softmax(1)
+        return loss, inputs, (probabilities - 1 / probabilities.shape[1]).abs().sum(1)
+
+    def _last(self) -> nn.Linear:
+        layer = self.target_.module.get_submodule(self.target_.layers[-1].rpartition(".")[0])
         assert isinstance(layer, nn.Linear)
-        logits = None
+        return layer
+
+    def _refer(self, rows: Rows, train_rows: Tensor, known: Tensor) -> None:
+        """Refuse a layer whose output, once a row, is not what the network returns."""
+        super()._refer(rows, train_rows, known)
+        some = rows.take(train_rows[:CHECKED]).to(self._device())
+        loss, found = activations(self.target_, self._precise(some))
+        name, layer, logits = self.target_.layers[-1], self._last(), None
+        inputs = found[name]
         if inputs.shape[1] == layer.in_features:  # one position a row, one use
-            with forward_pass(self.target_), torch.no_grad():  # no other thread's hooks hear of it
+            with forward_pass(self.target_), torch.no_grad():
                 logits = layer(inputs)
         if logits is None or not torch.allclose(uniform(logits, inputs), loss, *ROUNDING, equal_nan=True):
             raise ValueError(
@@ -137,8 +151,6 @@ class GradNorm(ClassifierDetector):
                 "returns, Target.adopt(net, layers='name of that layer.weight'); or let autograd find the "
                 "gradient, GradLabels(target=..., labels='uniform')"
             )
-        probabilities = logits.softmax(1)
-        return loss, inputs, (probabilities - 1 / probabilities.shape[1]).abs().sum(1)
 
     def _score(self, columns: int) -> nn.Module:
         return UniformGradient()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -29,7 +29,7 @@ from anograd.networks import (
 )
 from anograd.rotations import RotationAutoencoder
 from anograd.spill import Some
-from anograd.target import Target, forward_pass, output_of
+from anograd.target import Target, detached, forward_pass, losses, output_of, standing_in
 from anograd.train import seeded
 
 DECODER = "up.*.weight"
@@ -74,14 +74,14 @@ class NetworkDetector(Detector):
             return next(self.target.module.parameters()).device
         return super()._device()
 
-    def _encode(self, X: Any) -> Iterable[Tensor]:
+    def _check_settled(self) -> None:
+        super()._check_settled()
         if isinstance(self.target, Target) and self._fingerprint_of_network() != self.digest_:
             raise ValueError(
                 f"the network that was handed in ({self.network_['class']}) has other weights than when "
                 f"this detector was fitted: fit it again, or hand over a copy that nobody trains, "
                 f"target=Target.adopt(copy.deepcopy(net), ...)"
             )
-        return super()._encode(X)
 
     def _fingerprint_of_network(self) -> str:
         with forward_pass(self.target_):  # no other thread's stand-ins are in the weights' place
@@ -100,8 +100,8 @@ class NetworkDetector(Detector):
         self.digest_ = self._fingerprint_of_network()
         try:
             _output(target, rows)
-        except RuntimeError as error:
-            if out_of_memory(error):
+        except (RuntimeError, IndexError) as error:
+            if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
             what = f"rows of shape {tuple(rows.shape[1:])} and type {str(rows.dtype).removeprefix('torch.')}"
             hint = (
@@ -110,6 +110,14 @@ class NetworkDetector(Detector):
             raise ValueError(
                 f"the network that was handed in does not take {what}: {str(error).splitlines()[0]}{hint}"
             ) from error
+        with forward_pass(target), torch.no_grad(), standing_in(target, detached(target)):
+            first, again = (losses(target, _real(target, rows)) for _ in range(2))
+        if not torch.allclose(first, again, rtol=1e-3, equal_nan=True):
+            raise ValueError(
+                "the network that was handed in, or its loss, draws random numbers: the same row has another "
+                "loss, and another score, each time. Draw none in evaluation mode: return the mean in place "
+                "of a sample, F.dropout(x, training=self.training)"
+            )
 
     def _is_steady(self) -> bool:
         """Tell whether rows that single precision cannot tell are computed again in double.
@@ -213,9 +221,13 @@ class NetworkDetector(Detector):
 
 def _output(target: Target, rows: Tensor) -> Any:
     """Return what a network makes of rows, real ones in its own precision; no gradient is asked for."""
-    real = next((p.dtype for p in target.module.parameters() if p.is_floating_point()), rows.dtype)
     with forward_pass(target), torch.no_grad():
-        return output_of(target, rows.to(real) if rows.is_floating_point() else rows)
+        return output_of(target, _real(target, rows))
+
+
+def _real(target: Target, rows: Tensor) -> Tensor:
+    dtype = next((p.dtype for p in target.module.parameters() if p.is_floating_point()), rows.dtype)
+    return rows.to(dtype) if rows.is_floating_point() else rows
 
 
 def describe(

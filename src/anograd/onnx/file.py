@@ -25,6 +25,7 @@ from anograd._version import __version__
 from anograd.decide import level
 from anograd.detectors import Detector
 from anograd.lazy import collect, is_lazy
+from anograd.levels import spellings
 from anograd.onnx.inputs import STRANGE, Feed, Inputs, TableInputs, inputs_of
 from anograd.onnx.nodes import TRANSLATIONS
 from anograd.onnx.operations import DECOMPOSITIONS
@@ -36,6 +37,7 @@ from anograd.whole import write_whole
 OUTPUTS = {"score": np.float64, "p_value": np.float64, "verdict": np.bool_}
 TOLERANCE = 1e-4  # largest relative difference from PyTorch's scores
 BATCHES = (1, 7, 512)  # rows at once, in which the graph is compared
+FEW_ROWS = 64  # compared in small batches, which take long
 DRAWN = 1024  # rows that are drawn where none are given
 MOST_BYTES = 2**31 - 1  # of one ONNX file
 
@@ -218,11 +220,12 @@ def _read_texts(writer: Writer, inputs: TableInputs) -> None:
         writer.add("Split", "categories", outputs=names, axis=1, num_outputs=len(columns))
     coded = [
         writer.add(
-            "LabelEncoder", name, domain="ai.onnx.ml", keys_strings=list(levels),
-            values_int64s=list(levels.values()), default_int64=inputs.unseen(j),
+            "LabelEncoder", name, domain="ai.onnx.ml", keys_strings=list(places),
+            values_int64s=list(places.values()), default_int64=inputs.unseen(j),
         )
         for name, j in zip(names, columns, strict=True)
         for levels in (inputs.levels[j] or {STRANGE: inputs.unseen(j)},)  # it may have been empty in the fit
+        for places in (levels | {text: levels[meant] for text, meant in spellings(levels).items()},)
     ]  # fmt: skip
     writer.add("Concat", *coded, outputs=["codes"], axis=1)
 
@@ -255,7 +258,7 @@ def compare(
     largest, where = 0.0, 0
     session = opened(content)
     for size in BATCHES:
-        rows = min(len(expected), max(64, size))
+        rows = len(expected) if size == max(BATCHES) else min(len(expected), FEW_ROWS)
         score, p, verdict = in_batches(session, {name: x[:rows] for name, x in feed.items()}, size)
         with np.errstate(invalid="ignore", divide="ignore"):
             difference = np.abs(score - expected[:rows]) / scale[:rows]

@@ -143,6 +143,8 @@ class Service:
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Problem(415, f"the body is called {kind[:100]!r}; application/json is wanted")
+        if (coding := request.headers.get("content-encoding", "identity").strip().lower()) != "identity":
+            raise Problem(415, f"the body is said to be coded as {coding[:100]!r}; plain JSON is wanted")
         body = await self._body(request)
 
         def todo() -> dict[str, Any]:
