@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.float64]
+NOTHING = 1e-9  # of the largest contribution: no more than rounding
 AT_ONCE = 2048  # rows scored at once
 
 
@@ -60,10 +61,12 @@ class Explanation:
         ----------
         row : int
         count : int, default 5
-            At most; columns that make the row less anomalous are left out.
+            At most; columns that make the row less anomalous, and those that do nothing but for rounding, are
+            left out.
         """
         shares = self.features[row].ravel()
-        order = [int(i) for i in np.argsort(-shares, kind="stable")[:count] if shares[i] > 0]
+        least = NOTHING * np.abs(shares).max(initial=0.0)
+        order = [int(i) for i in np.argsort(-shares, kind="stable")[:count] if shares[i] > least]
         names = self.names or tuple(map(str, range(shares.size)))
         return [(names[i], self.expected[row].ravel()[i], float(shares[i])) for i in order]
 

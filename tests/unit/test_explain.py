@@ -12,7 +12,7 @@ from torch import nn
 
 import anograd as ag
 from anograd.detectors import DETECTORS
-from anograd.explain import contributions, nearest, patches, spread
+from anograd.explain import Explanation, contributions, nearest, patches, spread
 
 RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=(160, 2)) @ RNG.normal(size=(2, 5)) + 0.05 * RNG.normal(size=(160, 5))
@@ -194,3 +194,10 @@ def test_a_far_off_cell_does_not_choose_the_nearest_row():
     rows[:, 0] = 1e8  # what some write for an empty cell
     expected = detector.explain(rows, normal=NORMAL).expected.astype(float)
     np.testing.assert_allclose(expected[:, 1:], NORMAL[[7, 50, 90], 1:], atol=1e-5)
+
+
+def test_a_column_that_does_nothing_but_for_rounding_is_no_reason():
+    shares = np.array([[0.5, 1e-14, -0.2, 0.1]])
+    nothing = np.zeros((1, 4))
+    found = Explanation(nothing[:, 0], shares, ("a", "b", "c", "d"), nothing, nothing[:, :1], ("x",))
+    assert [name for name, *_ in found.top(0)] == ["a", "d"]
