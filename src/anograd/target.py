@@ -86,7 +86,7 @@ class Target:
             except RuntimeError as error:
                 which = f"the network's part {name!r}" if name else "the network"
                 raise TypeError(
-                    f"{which} is scripted, and its layers cannot be looked into: adopt what it was made of"
+                    f"{which} is a scripted one: its layers cannot be looked into; adopt what it was made of"
                 ) from error
         return cls(module, resolve(loss), choose_layers(module, layers))
 

@@ -155,7 +155,7 @@ def test_what_a_network_keeps_of_a_pass_is_neither_used_nor_left() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # scripting itself is on its way out
 def test_a_scripted_part_is_refused_by_name() -> None:
     scripted = torch.jit.script(nn.Tanh())
-    with pytest.raises(TypeError, match="part '1' is scripted"):
+    with pytest.raises(TypeError, match="part '1' is a scripted one"):
         Target.adopt(nn.Sequential(nn.Linear(4, 4), scripted), layers="0.*")
 
 

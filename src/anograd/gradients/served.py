@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 RULE, VMAP, ROWS = "rule", "vmap", "row by row"
+# Bytes that an entry takes where its gradient is built for each row: itself, and what takes room on the way
+# to a weight that is made of others, as by weight norm.
+FALLEN_BACK = 16
 NO_RULE = "no rule for this layer"
 NOT_ROWS = "its input does not have the rows first"
 ELSEWHERE = "also used outside its layer"
@@ -70,7 +73,7 @@ class Plan:
     def chunk(self, memory: str | int) -> int:
         """Return how many rows go through at once within this much memory, at least 1."""
         fallen_back = sum(one.shape.numel() for one in self.served if one.by != RULE)
-        return max(1, parse_memory(memory) // max(1, self.bytes_a_row + 4 * fallen_back))
+        return max(1, parse_memory(memory) // max(1, self.bytes_a_row + FALLEN_BACK * fallen_back))
 
     def __str__(self) -> str:
         rows = [("parameter", "shape", "floats a row", "layer", "served by")]

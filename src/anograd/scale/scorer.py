@@ -51,6 +51,8 @@ class Scorer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", str(Path(self.model).resolve()))  # other processes start elsewhere
+        if isinstance(self.columns, str):
+            raise ValueError(f"columns={self.columns!r}: a tuple of names is wanted, ({self.columns!r},)")
         taken = [*COLUMNS[1:], *self.columns]
         doubled = next((name for name in self.columns if taken.count(name) > 1), None)
         if doubled is not None:

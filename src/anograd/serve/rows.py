@@ -188,7 +188,9 @@ def _column(name: str, cells: list[Any]) -> Any:
     held = sorted({CELLS[kind] for kind in kinds})
     if len(held) > 1:
         raise Problem(
-            400, f"column {name!r} holds {' and '.join(held)}; one kind is wanted: write 1.5, not '1.5'"
+            400,
+            f"column {name!r} holds {' and '.join(held)}; one kind is wanted: numbers as 1.5, not '1.5', and "
+            "levels all as texts",
         )
     if held == ["numbers"]:
         try:
