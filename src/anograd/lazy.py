@@ -1,4 +1,4 @@
-"""polars LazyFrames: tables that are read in pieces, a query for each."""
+"""Lazy frames of polars: tables that are read in pieces, a query for each."""
 
 from __future__ import annotations
 
