@@ -220,12 +220,13 @@ def standing_in(target: Target, parameters: Mapping[str, Tensor]) -> Iterator[No
 # What `nn.Module` itself keeps on a module, and what may hold a tensor of a pass.
 OF_MODULES = frozenset(vars(nn.Module()))
 HOLDERS = (Tensor, list, dict, set, tuple, type(None))
+MOST_HELD = 1000  # entries: what has more is no list of activations but a vocabulary, or data
 
 
 def _attributes(part: nn.Module) -> dict[str, tuple[Any, Any]]:
     """Return a module's own attributes, each with a copy of what it holds where that may be added to."""
     return {
-        name: (value, copy(value) if type(value) in (list, dict, set) else None)
+        name: (value, copy(value) if type(value) in (list, dict, set) and len(value) <= MOST_HELD else None)
         for name, value in vars(part).items()
         if name not in OF_MODULES
     }
