@@ -145,9 +145,8 @@ def _kind(column: Any, library: str) -> str:
         from pandas.api.types import infer_dtype
 
         kind = str(infer_dtype(column, skipna=True))
-        return (
-            kind if kind != "unknown-array" else str(column.dtype).lower()
-        )  # such as a dictionary of Arrow's
+        # pandas knows no dictionary of Arrow's by its values.
+        return str(column.dtype).lower() if kind == "unknown-array" else kind
     return str(column.dtype if library == "polars" else column.type).lower()
 
 

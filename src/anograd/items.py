@@ -54,11 +54,12 @@ def beyond(X: Any, memory: int, *, whole_numbers: bool = True) -> bool:
     whole_numbers : bool, default True
         Whether integers become float32, too.
     """
-    if not isinstance(X, Dataset) or not _is_map_style(X) or not hasattr(X, "__len__") or not len(X):
+    dataset: Any = X
+    if not isinstance(X, Dataset) or not _is_map_style(dataset) or not len(dataset):
         return False
-    one = _item(X, 0)
+    one = _item(dataset, 0)
     counts = one.dtype.kind == "f" or whole_numbers
-    return counts and one.ndim > 1 and FLOAT * len(X) * one.size > memory
+    return counts and one.ndim > 1 and FLOAT * len(dataset) * one.size > memory
 
 
 def _is_map_style(dataset: object) -> bool:

@@ -169,21 +169,22 @@ def _as_digits(text: str | None) -> str | None:
 
 
 def _of_another_kind(label: str, was: str, now: str, to: str) -> str:
-    return (
-        f"column {label!r} held {was} in fit, but holds {now} now; give it as it was: "
-        f"X[{label!r}] = X[{label!r}].astype({to})"
-    )
+    return f"{_held(label, was, now)}; give it as it was: X[{label!r}] = X[{label!r}].astype({to})"
+
+
+def _held(label: str, was: str, now: str) -> str:
+    return f"column {label!r} held {was} in fit, but holds {now} now"
 
 
 def _no_numbers(label: str, cells: Sequence[str]) -> str:
     """Return what to say of texts where numbers are wanted: which they are, where others are numbers."""
-    said = _of_another_kind(label, "numbers", "categories", "float")
     strange = [cell for cell in cells if number(cell) is None]
     if not 0 < len(strange) < len(cells):
-        return said
+        return _of_another_kind(label, "numbers", "categories", "float")
+    held = _held(label, "numbers", "categories")
     return (
-        f"{said.partition(';')[0]}: {len(strange):,} of {len(cells):,} cells are no numbers, {strange[0]!r} "
-        "first; write a number there, or leave the cell empty, which missing='impute' fills"
+        f"{held}: {len(strange):,} of {len(cells):,} cells are no numbers, {strange[0]!r} first; write a "
+        "number there, or leave the cell empty, which missing='impute' fills"
     )
 
 

@@ -71,14 +71,8 @@ class Protocol(ABC):
             value, default = getattr(self, option.name), option.default
             if isinstance(default, str) or (value is None and default is None):
                 continue
-            truth, whole = isinstance(default, bool), isinstance(default, int) or default is None
-            right = (
-                isinstance(value, bool)
-                if truth
-                else (isinstance(value, int if whole else int | float) and not isinstance(value, bool))
-            )
-            if not right:
-                wanted = "true or false" if truth else "a whole number" if whole else "a number"
+            kinds, wanted = _kind_of(default)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
                 raise ValueError(f"{option.name} = {value!r}: {wanted} is wanted")
 
     def check(self, data: DataSet, name: str) -> None:  # noqa: B027
@@ -290,6 +284,13 @@ class ADBench(Protocol):
         scaled = (((part - low) / width).astype(np.float32) for part in (train, test))
         regime = "clean" if self.clean else "contaminated"
         return Split(next(scaled), known, next(scaled), test_odd, regime)
+
+
+def _kind_of(default: object) -> tuple[Any, str]:
+    """Return what an option may be, going by its default, and what to call that; true is no number."""
+    if isinstance(default, bool):
+        return bool, "true or false"
+    return (int | float, "a number") if isinstance(default, float) else (int, "a whole number")
 
 
 def _official(loaded: Loaded) -> tuple[Array, Array, Array, Array]:

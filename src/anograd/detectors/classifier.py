@@ -59,7 +59,8 @@ class GradNorm(ClassifierDetector):
     For a trained classifier that is to say which inputs it was not made for:
     ``GradNorm(target=Target.adopt(net, loss="uniform", layers="head.weight"))``, the last layer named. One
     forward pass, since the gradient's length is a product of two. Left to itself it trains a small
-    classifier of the clusters that normal rows fall into. Parameters and attributes are those of
+    classifier of the clusters that normal rows fall into. A layer whose output something follows, such as a
+    temperature, is refused: `GradLabels` takes any. Parameters and attributes are those of
     `GradDensity`, with "auto" as the only network of its own.
 
     Notes
