@@ -622,3 +622,16 @@ def test_a_row_is_explained_by_the_published_method_though_columns_are_asked_for
     found = published.fit(X, np.arange(80) > 74).explain(X[:2])
     assert "columns" not in found.part_names
     np.testing.assert_allclose(found.scores, published.anomaly_score(X[:2]))
+
+
+def test_without_labels_a_cell_far_off_stands_above_all_normal_rows() -> None:
+    def rows(count: int, seed: int) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        shop, vip = rng.choice(["a", "b", "c"], count), rng.random(count) < 0.3
+        return pd.DataFrame({"amount": rng.normal(50, 9, count), "shop": shop, "vip": vip})
+
+    detector = R2AD2(random_state=0).fit(rows(2000, 0))
+    new = rows(200, 100)
+    new.loc[:1, "amount"] = 400.0
+    assert set(np.argsort(detector.anomaly_score(new))[-2:]) == {0, 1}
+    assert detector.p_values(new)[:2].max() < 0.01

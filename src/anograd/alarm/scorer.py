@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
@@ -30,10 +30,6 @@ MOST_VALIDATION = 10_000
 MOST_NORMAL = 4096  # rows that the samples of the forest's trees are drawn from
 # Weight of the novelty where nothing is known to choose it by: the largest one, and beside a forest.
 WITHOUT_LABELS, BESIDE_MADE_UP = 8.0, 0.5
-# The share of a table's rows, those with the highest scores, that are left out where what is normal is
-# learned a second time: some are anomalies that nobody told. Chosen on development sets, clean and not. With
-# known anomalies it helps where others hide among the rows, and harms where other kinds are to come.
-TRIMMED = 0.1
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ class Gradients:
 
 
 def learners(known: int, networks: int, trees: int, *, noise: bool, table: bool) -> dict[str, int]:
-    """Return how many "networks" and "trees" learn, and whether from rows that are "trimmed", 0 or 1.
+    """Return how many "networks" and "trees" learn.
 
     Parameters
     ----------
@@ -104,13 +100,12 @@ def learners(known: int, networks: int, trees: int, *, noise: bool, table: bool)
         Whether made-up rows may stand for anomalies: where none is known, they teach trees on a table, which
         they are a foil for, or else one network.
     table : bool
-        Whether rows are those of a table, not images, from which anybody can tell such rows, and for which
-        a second look at what is normal gains nothing.
+        Whether rows are those of a table, not images, from which anybody can tell such rows.
     """
     if known:
-        return {"networks": min(networks, known), "trees": trees, "trimmed": 0}
+        return {"networks": min(networks, known), "trees": trees}
     taught = trees if noise and table else 0
-    return {"networks": int(noise and not taught), "trees": taught, "trimmed": int(table)}
+    return {"networks": int(noise and not taught), "trees": taught}
 
 
 class PublishedScorer(nn.Module):
@@ -172,8 +167,6 @@ class BalancedScorer(nn.Module):
         score to the novelty, and the forest.
     trees : int, default 0
         Of the forest, which reads columns, where there are any.
-    trimmed : int, default 0
-        1: learns what is normal a second time, without the tenth of the rows that look least so.
     nodes : int, default 0
         Of a forest that is to be loaded.
 
@@ -197,11 +190,10 @@ class BalancedScorer(nn.Module):
         recurrent: bool,
         networks: int,
         trees: int = 0,
-        trimmed: int = 0,
         nodes: int = 0,
     ) -> None:
         super().__init__()
-        self.trees, self.trimmed = trees, trimmed
+        self.trees = trees
         self.forest = Forest(columns, trees, nodes) if nodes else None
         self.forest_surprise = Surprise() if nodes else None
         self.standard = Standard(checkpoints * entries, *([columns] if columns else []))
@@ -236,19 +228,23 @@ class BalancedScorer(nn.Module):
         keep : Keeper, optional
             Whence an interrupted training goes on.
         """
-        validation = gradients.validation[:MOST_VALIDATION]
-        left_out = parts(len(gradients.known), len(self.alarms))
-        unchosen = FALLBACK if len(gradients.known) else BESIDE_MADE_UP if self.trees else WITHOUT_LABELS
-        self.weight.fill_(unchosen if weight is None else weight)
-        novelties, by_trees = self._learn_normal(gradients, validation, left_out, seed)
-        if self.trimmed:
-            gradients = replace(gradients, train=self._least_surprising(gradients))
-            novelties, by_trees = self._learn_normal(gradients, validation, left_out, seed)
-        if not len(self.alarms):
-            return [], 0, []
+        self.standard.fit(self._pieces(gradients.of, gradients.train))
 
-        features_of = partial(self._features, gradients)
+        def features_of(index: Tensor) -> Tensor:
+            found: Tensor = self.standard(gradients.of(index))
+            return found
+
+        self.novelty.fit(self._pieces(features_of, gradients.train))
+        validation = gradients.validation[:MOST_VALIDATION]
         known = features_of(gradients.known)
+        novelties = torch.cat([self.novelty(piece) for piece in self._pieces(features_of, validation)])
+        self.novelty_surprise.fit(novelties)
+        left_out = parts(len(known), len(self.alarms))
+        by_trees = self._grow(gradients, validation, left_out, seed) if self.trees else []
+        unchosen = FALLBACK if len(known) else BESIDE_MADE_UP if by_trees else WITHOUT_LABELS
+        if not len(self.alarms):
+            self.weight.fill_(unchosen if weight is None else weight)
+            return [], 0, []
         noise = known[:0]
         if gradients.noise is not None:
             with seeded(seed):
@@ -275,34 +271,6 @@ class BalancedScorer(nn.Module):
         self.alarm_surprise.fit(logits(self._pairs(), features_of, validation).mean(0))
         self.weight.fill_(unchosen if weight is None else weight)
         return history, kept, tried
-
-    def _learn_normal(
-        self, gradients: Gradients, validation: Tensor, left_out: Sequence[Tensor], seed: int
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Fit all but the networks; return the novelties of the validation rows, and what `_grow` does."""
-        self.standard.fit(self._pieces(gradients.of, gradients.train))
-        features_of = partial(self._features, gradients)
-        self.novelty.fit(self._pieces(features_of, gradients.train))
-        novelties = torch.cat([self.novelty(piece) for piece in self._pieces(features_of, validation)])
-        self.novelty_surprise.fit(novelties)
-        return novelties, self._grow(gradients, validation, left_out, seed) if self.trees else []
-
-    def _least_surprising(self, gradients: Gradients) -> Tensor:
-        """Return the training rows without those that forest and novelty find most anomalous, in order."""
-
-        def score_of(index: Tensor) -> Tensor:
-            entries = gradients.of(index)
-            novelty: Tensor = self.novelty_surprise(self.novelty(self.standard(entries)))
-            trees = self._by_trees(entries)
-            return novelty if trees is None else trees + self.weight * novelty
-
-        train = gradients.train
-        scores = torch.cat(list(self._pieces(score_of, train))).cpu()
-        kept = scores.argsort(stable=True)[: len(train) - int(TRIMMED * len(train))]
-        return train[kept.sort().values]
-
-    def _features(self, gradients: Gradients, index: Tensor) -> Tensor:
-        return self.standard(gradients.of(index))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _grow(
@@ -369,18 +337,14 @@ class BalancedScorer(nn.Module):
     def _pieces(self, function: Callable[[Tensor], Tensor], index: Tensor) -> Iterator[Tensor]:
         return map(partial(_undisturbed, function), torch.split(index, AT_ONCE))
 
-    def _by_trees(self, entries: Tensor) -> Tensor | None:
-        if self.forest is None or self.forest_surprise is None:
-            return None
-        return self.forest_surprise(self.forest(entries[:, self.standard.sizes[0] :]))  # type: ignore[no-any-return]
-
     def forward(self, entries: Tensor) -> Tensor:
         """Return the scores, (n,) float64, high = anomalous, of gradients and columns, (n, T * k + p)."""
         features = self.standard(entries)
         learned: Tensor | None = None
         if len(self.alarms):
             learned = self.alarm_surprise(torch.stack([alarm(features) for alarm in self.alarms]).mean(0))
-        if (trees := self._by_trees(entries)) is not None:
+        if self.forest is not None and self.forest_surprise is not None:
+            trees: Tensor = self.forest_surprise(self.forest(entries[:, self.standard.sizes[0] :]))
             learned = trees if learned is None else beside(trees, learned)
         if learned is not None and not self.weight:  # what counts for nothing is not worked out
             return learned

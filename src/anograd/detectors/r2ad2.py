@@ -126,7 +126,7 @@ class R2AD2(Detector):
     gradients, batch norm with an optimiser of its own, 100 epochs, noise in every step. The default
     standardises gradient entries on normal rows and takes their signed logarithm, sketches large gradients,
     draws a fifth of each batch from the known anomalies, keeps an early epoch, has networks and trees that
-    read columns, and adds the novelty. Of tables without known anomalies it learns what is normal twice.
+    read columns, and adds the novelty.
 
     References
     ----------
