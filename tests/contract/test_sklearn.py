@@ -31,7 +31,12 @@ def test_gradcon(estimator: Any, check: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks([R2AD2(epochs=2), R2AD2(checkpoints=1, sketch=8, recurrent=True, epochs=2)])
+@parametrize_with_checks(
+    [
+        R2AD2(epochs=2, trees=8, sketch=16),
+        R2AD2(checkpoints=1, sketch=8, recurrent=True, epochs=2, trees=8),
+    ]
+)
 def test_r2ad2(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -47,7 +52,7 @@ def test_r2ad2_as_published(estimator: Any, check: Any) -> None:
     [
         GradDensity(epochs=2), GradScoreTest(epochs=2), GradScoreTest(fisher="projected", epochs=2),
         GradScoreTest.for_images(epochs=2),
-        GradScoreTest.for_tables(epochs=2),
+        GradScoreTest.for_tables(epochs=2, size=64),
         GradSubspace(epochs=2), GradNeighbours(epochs=2), GradReferences(epochs=2), GraN(epochs=2),
         GradNorm(epochs=2), GradLabels(epochs=2), GradLabels(labels="predicted", epochs=2),
         GradientDetector(epochs=2), GradientDetector(representation="full", scorer="subspace", epochs=2),

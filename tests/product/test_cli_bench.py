@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from anograd.bench import plan as plans
 from anograd.bench import results
-from anograd.bench.stats import mean
 from anograd.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,25 +160,23 @@ def _gone(group):
 
 @pytest.mark.slow
 def test_the_quick_run_reproduces_the_committed_table(tmp_path):
-    """Every mean lies in the committed interval over seeds, widened by its own rounding only."""
+    """One seed of it: every AUROC is the committed one, but for what a processor rounds otherwise."""
     plan = (ROOT / "benchmarks" / "quick.toml").read_text()
     path = tmp_path / "quick.toml"
-    path.write_text(plan)
+    path.write_text(plan.replace("seeds = [0, 1, 2]", "seeds = [0]"))
     assert call(path, "-p", 2).exit_code == 0
-    committed = _means(ROOT / "benchmarks" / "results" / "quick.jsonl")
-    measured = _means(tmp_path / "results" / "quick.jsonl")
-    assert measured.keys() == committed.keys()
+    committed = _aurocs(ROOT / "benchmarks" / "results" / "quick.jsonl")
+    measured = _aurocs(tmp_path / "results" / "quick.jsonl")
+    assert measured.keys() == {key for key in committed if key[-1] == 0}
     for key, found in measured.items():
-        wanted = committed[key]
-        assert abs(found.value - wanted.value) <= wanted.half + 1e-4, key
+        assert abs(found - committed[key]) <= 0.01, key
 
 
-def _means(path):
-    values = {}
-    for line in results.read(path):
-        key = (line["data"], str(line["options"]), line["detector"])
-        values.setdefault(key, []).append(line["scores"]["score"]["auroc"])
-    return {key: mean(found) for key, found in values.items()}
+def _aurocs(path):
+    return {
+        (line["data"], str(line["options"]), line["detector"], line["seed"]): line["scores"]["score"]["auroc"]
+        for line in results.read(path)
+    }
 
 
 def test_the_run_files_of_the_project_are_plans():

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kills.py"
 def test_kills_at_random_moments():
     """A few of what the script does a hundred times, at other moments each day."""
     seed = os.getpid()
-    command = [sys.executable, str(SCRIPT), "--kills", "10", "--seed", str(seed)]
+    command = [sys.executable, str(SCRIPT), "--kills", "8", "--seed", str(seed)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, f"seed {seed}: {told.stdout} {told.stderr}"
     lines = [ast.literal_eval(line[: line.rindex("}") + 1]) for line in told.stdout.splitlines()]
