@@ -22,6 +22,8 @@ from anograd import cli, serve
 from anograd.serve.limits import Limits
 
 ROOT = Path(ag.__file__).parents[1]
+# Ray's workers would give way to every other test, and take five times as long.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, the name that Ray has for it
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 

@@ -16,7 +16,6 @@ import streams
 @pytest.mark.slow
 def test_every_engine_gives_the_same_scores(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other tests keep the processors from its workers
     arguments = ["--rows", "3000", "--part", "700", "--fitted", "300", "--models", "gradcon", "--folder",
                  str(tmp_path / "data")]  # fmt: skip
     streams.main(arguments)

@@ -324,7 +324,7 @@ def test_a_killed_run_ends_as_one_that_was_not(model, tmp_path):
     data, scores = tmp_path / "x.parquet", tmp_path / "s.parquet"
     works("score", model, data, "-o", tmp_path / "whole.parquet")
     command = [sys.executable, "-c", KILLED, "score", model, data, "-o", scores]
-    for pieces_seen in (1, 60):
+    for pieces_seen in (1, 30, 90):
         with subprocess.Popen(
             command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:

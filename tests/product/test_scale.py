@@ -168,8 +168,6 @@ def cluster() -> Iterator[None]:
     """A cluster on this machine, of three processors on paper."""
     ray = pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Else other tests keep the processors from its workers.
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112, the name that Ray has for it
     ray.init(
         "local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20
     )
@@ -269,9 +267,8 @@ def test_ctrl_c_stops_a_run_that_goes_on(place: Path, tmp_path: Path, wanted: pl
     command = [sys.executable, "-m", "anograd", "score", place / "model", place / "parts", "-o",
                tmp_path / "out", "--engine", "ray", "--workers", "1", "--keep", "id"]  # fmt: skip
     process = subprocess.Popen(
-        list(map(str, command)), env={**ENVIRONMENT, "RAY_worker_niceness": "0"}, text=True,
-        stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        list(map(str, command)), env=ENVIRONMENT, text=True, stderr=subprocess.PIPE, start_new_session=True
+    )
     until = time.monotonic() + 300
     while not list((tmp_path / "out").rglob("[0-9]*.parquet")) and time.monotonic() < until:
         time.sleep(0.01)

@@ -95,7 +95,7 @@ def test_killed_twice_and_resumed_the_same_file_results(tmp_path):
         folder.mkdir()
         path = write(folder, ["drawn", "slow", "middle"], "seeds = [0, 1, 2, 3, 4]".replace("seeds", "#"))
     expected = run(plans.read(whole / "run.toml"))
-    command = [sys.executable, "-m", "anograd", "bench", str(path)]
+    command = [sys.executable, "-m", "anograd", "bench", str(path), "-p", "2"]
     stops = 0
     for wanted in (1, 3):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

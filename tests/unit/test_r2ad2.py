@@ -379,7 +379,7 @@ def test_saved_and_loaded_in_a_new_process(light: R2AD2, tmp_path: Path) -> None
     published = R2AD2.as_published("mammography", epochs=1, random_state=0).fit(X[::3], y[::3])
     recurrent = quick(recurrent=True, sketch=8).fit(X[::3], y[::3])
     alone = quick(columns=False).fit(X[::3], y[::3])
-    made = {"default": light, "published": published, "recurrent": recurrent, "alone": alone}
+    made = {"balanced": light, "published": published, "recurrent": recurrent, "alone": alone}
     for name, detector in made.items():
         detector.save(tmp_path / name)
     paths = [str(tmp_path / name) for name in made]
@@ -389,7 +389,7 @@ def test_saved_and_loaded_in_a_new_process(light: R2AD2, tmp_path: Path) -> None
             np.testing.assert_allclose(out["s"], detector.anomaly_score(test), rtol=1e-6)
             np.testing.assert_array_equal(out["p"], detector.p_values(test))
             np.testing.assert_allclose(out["t"], detector.twin_score(test), rtol=1e-6)
-    loaded = ag.load(tmp_path / "default")
+    loaded = ag.load(tmp_path / "balanced")
     np.testing.assert_array_equal(loaded.holdout_, light.holdout_)
     assert (loaded.history_, loaded.weights_tried_) == (light.history_, light.weights_tried_)
     assert (loaded.known_, ag.load(tmp_path / "recurrent").known_) == (KNOWN, int(y[::3].sum()))
@@ -573,7 +573,7 @@ def unbroken(way: str) -> R2AD2:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("epoch", [4, 15, 16, 18])  # 15 of the autoencoder, 3 of the alarm networks
+@pytest.mark.parametrize("epoch", [4, 10, 15, 16, 18])  # 15 of the autoencoder, 3 of the alarm networks
 def test_an_interrupted_fit_goes_on(way: str, epoch: int, tmp_path: Path) -> None:
     path, make, whole = tmp_path / "fit", WAYS[way], unbroken(way)
     with pytest.raises(KeyboardInterrupt):
