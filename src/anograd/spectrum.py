@@ -16,6 +16,8 @@ def spectrum(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return variances (r,), descending, their orthonormal directions (features, r) and the mean, float64.
 
+    Outside of the directions nothing varies: of fewer rows than half the features, r is their number.
+
     Parameters
     ----------
     pieces : iterable of torch.Tensor, (b, features)
@@ -46,33 +48,40 @@ class Spectrum:
     """
 
     def __init__(self, features: int, device: torch.device, *, centred: bool = True) -> None:
-        self.centred, self.device, self.count = centred, device, 0
-        self.drawn: list[Tensor] | None = None if features <= MOST_FEATURES else []
-        if self.drawn is None:
-            self.total = torch.zeros(features, dtype=torch.float64, device=device)
-            self.products = torch.zeros(features, features, dtype=torch.float64, device=device)
+        self.features, self.centred, self.device, self.count = features, centred, device, 0
+        self.drawn: list[Tensor] = []  # pieces that are not among the sums
+        self.sums: tuple[Tensor, Tensor] | None = None  # of features and of their products
 
     @property
     def full(self) -> bool:
         """Tell whether further rows would not count."""
-        return self.drawn is not None and self.count >= SAMPLE
+        return self.features > MOST_FEATURES and self.count >= SAMPLE
 
     def add(self, piece: Tensor) -> None:
         """Take rows (b, features) in."""
         self.count += len(piece)
-        if self.drawn is not None:
-            self.drawn.append(piece)
-            return
-        self.total += piece.sum(0, dtype=torch.float64)
-        self.products += piece.T @ piece  # float32 within a piece will do
+        self.drawn.append(piece)
+        # Rows by themselves are decomposed sooner than a covariance of far more features than there are rows.
+        if self.features <= MOST_FEATURES and 2 * self.count > self.features:
+            self._sum()
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return variances, directions and the mean, as `spectrum` does."""
-        if self.drawn is not None:
+        if self.sums is None:
             return self._of_sample(torch.cat(self.drawn)[:SAMPLE].to(self.device, torch.float64))
-        mean, moments = self.total / self.count, self.products / self.count
+        mean, moments = (one / self.count for one in self.sums)
         variance, axes = torch.linalg.eigh(moments - torch.outer(mean, mean) if self.centred else moments)
         return variance.clamp_min(0).flip(0), axes.flip(1), mean
+
+    def _sum(self) -> None:
+        if self.sums is None:
+            zeros = torch.zeros(self.features, dtype=torch.float64, device=self.device)
+            self.sums = zeros, torch.outer(zeros, zeros)
+        total, products = self.sums
+        for piece in self.drawn:
+            total += piece.sum(0, dtype=torch.float64)
+            products += piece.T @ piece  # float32 within a piece will do
+        self.drawn.clear()
 
     def _of_sample(self, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = sample.mean(0)

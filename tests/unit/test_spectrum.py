@@ -58,13 +58,23 @@ def test_of_many_features_the_first_rows_count(centred: bool, monkeypatch: pytes
     assert drawn == [10, 10]  # no more is read than is wanted
 
 
-def test_fewer_rows_than_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    agrees(spectrum([FEATURES[:3]], 6, CPU), FEATURES[:3], True)
-    monkeypatch.setattr(module, "MOST_FEATURES", 5)
-    found = spectrum([FEATURES[:3]], 6, CPU)
-    assert found[0].shape == (3,)
-    assert found[1].shape == (6, 3)
-    agrees(found, FEATURES[:3], True)
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("most", [5, 6])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_few_rows_are_all_directions_there_are(
+    rows: int, most: int, centred: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_FEATURES", most)
+    found = spectrum(FEATURES[:rows].split(1), 6, CPU, centred=centred)
+    assert found[0].shape == (rows,)
+    assert found[1].shape == (6, rows)
+    agrees(found, FEATURES[:rows], centred)
+
+
+def test_as_many_rows_as_features_nearly() -> None:
+    found = spectrum(FEATURES[:5].split(2), 6, CPU)
+    assert found[0].shape == (6,)
+    agrees(found, FEATURES[:5], True)
 
 
 def test_constant_features_have_no_variance() -> None:

@@ -48,7 +48,7 @@ def measured(
     entrants : str, optional
         See `roster`; each process asks for them by itself, as functions do not travel.
     """
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     waiting = list(reversed(cells))
     workers = [_start(context, threads, entrants) for _ in range(min(processes, len(cells)))]
     try:
@@ -101,6 +101,19 @@ def _outcome(worker: _Worker, ready: Sequence[Any], seconds: float) -> Line | No
         worker.process.join()
         return cell.line() | {"failed": f"ended after {seconds:g} s"}
     return None
+
+
+def _context() -> Any:
+    """Return a way to start processes; on Linux each is forked from one that has loaded what all need.
+
+    To load it takes seconds, and a process that died or was ended is to be followed by another at once.
+    Elsewhere libraries of linear algebra do not outlive a fork.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch"])
+    return context
 
 
 def _start(context: Any, threads: int, entrants: str | None) -> _Worker:
