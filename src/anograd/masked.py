@@ -48,12 +48,15 @@ class MaskedColumns(nn.Module):
     def __init__(self, cells: Sequence[int]) -> None:
         super().__init__()
         columns, total = len(cells), sum(cells)
-        owners = [torch.full((count,), i) for i, count in enumerate(cells)]
-        self.register_buffer("column", torch.cat(owners))
+        self.register_buffer("column", torch.zeros(total, dtype=torch.int64))
         for name in ("lower", "upper", "centre"):
             self.register_buffer(name, torch.zeros(total))
-        self.register_buffer("places", _places(cells))
-        self.register_buffer("hidden", _dealt(columns))
+        self.register_buffer("places", torch.zeros(columns, max(cells), dtype=torch.int64))
+        self.register_buffer("hidden", torch.zeros(ROUNDS * min(PARTS, columns), columns))
+        # Where it waits for a saved state, these would be without content, and torch loads a lot to make them.
+        if not self.column.is_meta:
+            owners = [torch.full((count,), i) for i, count in enumerate(cells)]
+            self.column, self.places, self.hidden = torch.cat(owners), _places(cells), _dealt(columns)
         self.first = nn.Linear(total + columns, WIDTH)
         blocks = [
             nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH))

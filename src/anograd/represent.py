@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -65,9 +66,20 @@ def choose_sketch(target: Target, size: int | str | None, seed: int) -> Sketch |
         Draws the projection.
     """
     if size == "auto":
-        entries = sum(p.numel() for p in target.parameters().values())
-        size = None if entries <= SMALL else SKETCH
+        size = None if entries(target, None) <= SMALL else SKETCH
     return None if size is None else Sketch(int(size), seed)
+
+
+def entries(target: Target, sketch: Sketch | None) -> int:
+    """Return how many numbers `checkpoint_gradients` finds of each row at each checkpoint, k.
+
+    Parameters
+    ----------
+    target : Target
+    sketch : Sketch or None
+    """
+    shapes = [p.shape for p in target.parameters().values()]
+    return sum(shape.numel() if sketch is None else math.prod(sketch.sides(shape)) for shape in shapes)
 
 
 def checkpoint_gradients(
@@ -104,8 +116,8 @@ def checkpoint_gradients(
     torch.Size([5, 2, 12])
     """
     if sketch is None and only_linear(targets[0].module):
-        entries = sum(p.numel() for p in targets[0].parameters().values())
-        rows = max(1, parse_memory(memory) // (3 * len(targets) * entries * x.element_size()))
+        bytes_a_row = 3 * len(targets) * entries(targets[0], None) * x.element_size()
+        rows = max(1, parse_memory(memory) // bytes_a_row)
         return torch.cat([stacked_gradients(targets, piece) for piece in torch.split(x, rows)])
     found = []
     for target in targets:

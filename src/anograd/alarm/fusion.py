@@ -50,7 +50,8 @@ class Surprise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("knots", torch.linspace(0, 1, KNOTS, dtype=torch.float64))
+        # By NumPy, since torch, to make it on its device "meta", first loads what takes most of a second.
+        self.register_buffer("knots", torch.from_numpy(np.linspace(0, 1, KNOTS)))
         self.register_buffer("values", torch.ones(KNOTS, dtype=torch.float64))
         self.register_buffer("slope", torch.ones((), dtype=torch.float64))
 

@@ -80,11 +80,13 @@ class Gradients:
         parts = torch.split(places, [len(train), len(validation), len(known)])
         if memory is None:
             return cls(lambda place: read(index[place]), noise, *parts)
-        first = read(index[:1])
+        first = read(index[:AT_ONCE])
         kept = Rows.allocate(len(index), tuple(first.shape[1:]), memory)
-        for place in torch.split(places, AT_ONCE):
-            kept.write(int(place[0]), read(index[place]).cpu())
-        return cls(lambda place: kept.take(place).to(first.device), noise, *parts)
+        kept.write(0, first.cpu())
+        for start in range(AT_ONCE, len(index), AT_ONCE):
+            kept.write(start, read(index[start : start + AT_ONCE]).cpu())
+        device = first.device
+        return cls(lambda place: kept.take(place).to(device), noise, *parts)
 
 
 def learners(known: int, networks: int, trees: int, *, noise: bool, table: bool) -> dict[str, int]:

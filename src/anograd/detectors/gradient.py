@@ -32,7 +32,7 @@ from anograd.features import (
     read_activations,
     read_gradients,
 )
-from anograd.gradients import Sketch
+from anograd.gradients import Sketch, plan
 from anograd.gradients.served import parse_memory
 from anograd.score import LabelledNorms, NormDensity
 from anograd.spill import Rows, in_turn
@@ -42,6 +42,7 @@ from anograd.train import Observer, TrainingPlan, seeded, train
 MOST_ROWS = 20_000  # normal rows that a score learns from
 NOISE_ROWS = 200  # that stand for anomalies where a score needs some and none is known
 READ_AT_ONCE = 256
+PLANNED = 64  # rows that show how the network is to be read; of fewer it would be found anew with the next
 LOGARITHMIC = (NormDensity, LabelledNorms)
 
 
@@ -209,6 +210,7 @@ class PostHocDetector(NetworkDetector):
             self.known_ = len(known)
         device = self._device()
         normal = rows.take(train_rows[:1]).to(device)
+        plan(self.target_, self._precise(rows.take(train_rows[:PLANNED]).to(device)))
         self._refer(rows, train_rows, known)
 
         made, self.columns_, self.widths_ = [], [], []

@@ -25,7 +25,7 @@ from anograd.detectors.rows import Missing
 from anograd.detectors.split import Split
 from anograd.gradients import Sketch
 from anograd.gradients.served import parse_memory
-from anograd.represent import checkpoint_gradients, choose_sketch
+from anograd.represent import checkpoint_gradients, choose_sketch, entries
 from anograd.spill import Rows
 from anograd.target import Target, forward_pass
 from anograd.train import Observer, seeded
@@ -317,8 +317,8 @@ class R2AD2(Detector):
             shown = counting(observe, 0, total, "autoencoder")
             self.targets_ = train_checkpoints(target, rows, seen, plan, seed=seed, observe=shown, keep=keep)
             self.sketch_ = choose_sketch(self.targets_[0], self.sketch, seed)
-            one = self._gradients_of(rows.take(seen[:1]).to(device))
-            self.shape_ |= {"checkpoints": one.shape[1], "entries": one.shape[2]}
+            size = entries(self.targets_[0], self.sketch_)
+            self.shape_ |= {"checkpoints": len(self.targets_), "entries": size}
             self.shape_["columns"] = math.prod(rows.shape) if self.columns and not published else 0
             self.scorer_ = self._scorer(seed).to(device)
             gradients = self._gradients(rows, split)

@@ -58,7 +58,7 @@ class Tape:
     def gradients(self, of: Tensor | None = None) -> list[Tensor]:
         """Return d, the gradient of each row's loss at the output of each call; uses the graph up.
 
-        With `of`, (n,), the gradient of the sum of the losses, each so many times.
+        With `of`, one number made of the losses, its gradient instead.
         """
         return self.gradients_and_sums((), of)[0]
 
@@ -70,8 +70,8 @@ class Tape:
         wanted: list[Any] = [*(call.output for call in self.calls), *own.values()]
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if wanted and self.loss.requires_grad:
-            of = torch.ones_like(self.loss) if of is None else of
-            found = torch.autograd.grad(self.loss, wanted, of, allow_unused=True)
+            # Of one number, since torch, asked for more, first loads what takes most of a second: SymPy.
+            found = torch.autograd.grad(self.loss.sum() if of is None else of, wanted, allow_unused=True)
         at_calls, at_own = found[: len(self.calls)], found[len(self.calls) :]
         gradients = [
             self.loss.new_zeros(call.shape, dtype=call.dtype) if d is None else d.reshape(call.shape)
