@@ -53,7 +53,7 @@ class MaskedColumns(nn.Module):
             self.register_buffer(name, torch.zeros(total))
         self.register_buffer("places", torch.zeros(columns, max(cells), dtype=torch.int64))
         self.register_buffer("hidden", torch.zeros(ROUNDS * min(PARTS, columns), columns))
-        # Where it waits for a saved state, these would be without content, and torch loads a lot to make them.
+        # Where a saved state is to come they would have no content, and torch loads a lot to make them.
         if not self.column.is_meta:
             owners = [torch.full((count,), i) for i, count in enumerate(cells)]
             self.column, self.places, self.hidden = torch.cat(owners), _places(cells), _dealt(columns)

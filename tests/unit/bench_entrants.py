@@ -45,6 +45,10 @@ def _raises(X, y, *, seed):
     raise RuntimeError("the solver\ndid not converge")
 
 
+def _tells(X, y, *, seed):
+    raise RuntimeError(os.environ.get("TOLD", "nothing"))
+
+
 def _nan(X, y, *, seed):
     return Fitted({"score": lambda rows: np.full(len(rows), np.nan)})
 
@@ -56,6 +60,7 @@ ENTRANTS = {
     "slow": Entrant(_slow, "slow", "none"),
     "dies": Entrant(_dies, "dies", "none"),
     "raises": Entrant(_raises, "raises", "none"),
+    "tells": Entrant(_tells, "tells", "none"),
     "nan": Entrant(_nan, "nan", "none"),
     "pictures": Entrant(_middle, "pictures", "none", rows="images"),
 }

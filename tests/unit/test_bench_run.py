@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from anograd.bench import plan as plans
-from anograd.bench import results
+from anograd.bench import results, workers
 from anograd.bench.run import run
 
 HERE = Path(__file__).parent
@@ -76,6 +77,30 @@ def test_a_rival_that_fails_dies_or_hangs_costs_its_own_cell_only(tmp_path):
     assert lines["slow", 0]["failed"] == "ended after 2 s"
     assert lines["middle", 0]["scores"]["score"]["auroc"] > 0
     assert len(lines) == 10
+
+
+def test_processes_have_the_environment_of_now(tmp_path, monkeypatch):
+    for word in ("one", "another"):
+        monkeypatch.setenv("TOLD", word)
+        plan = plans.read(write(tmp_path, ["tells"]))
+        assert {line["failed"] for line in run(plan, again=True)} == {f"RuntimeError: {word}"}
+
+
+def test_threads_that_wait_sleep(monkeypatch):
+    """OpenMP reads how they wait as it is loaded, so that it must be said before a process begins."""
+    seen = []
+
+    class Context:
+        Pipe = staticmethod(lambda: (None, open(os.devnull)))  # noqa: SIM115
+        Process = staticmethod(lambda **_: SimpleNamespace(start=lambda: seen.append(dict(os.environ))))
+
+    for given in (None, "ACTIVE"):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        workers._start(Context, 1, None)
+        assert os.environ.get("OMP_WAIT_POLICY") == given
+    assert [one["OMP_WAIT_POLICY"] for one in seen] == ["PASSIVE", "ACTIVE"]
 
 
 def test_cells_that_failed_are_tried_again_only_where_asked(tmp_path):

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -118,10 +119,24 @@ def _context() -> Any:
 
 def _start(context: Any, threads: int, entrants: str | None) -> _Worker:
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, threads, entrants), daemon=True)
-    process.start()
+    process = context.Process(target=_serve, args=(there, threads, entrants, dict(os.environ)), daemon=True)
+    with _waiting_asleep():
+        process.start()
     there.close()
     return _Worker(process, here)
+
+
+@contextmanager
+def _waiting_asleep() -> Iterator[None]:
+    """Let waiting threads of processes that begin meanwhile not spin: OpenMP asks once, as it is loaded."""
+    name = "OMP_WAIT_POLICY"
+    given = name in os.environ
+    os.environ.setdefault(name, "PASSIVE")
+    try:
+        yield
+    finally:
+        if not given:
+            del os.environ[name]
 
 
 def _hand_over(worker: _Worker, waiting: list[Cell]) -> None:
@@ -131,10 +146,11 @@ def _hand_over(worker: _Worker, waiting: list[Cell]) -> None:
         worker.pipe.send(worker.cell)
 
 
-def _serve(pipe: Connection, threads: int, entrants: str | None) -> None:
+def _serve(pipe: Connection, threads: int, entrants: str | None, environment: dict[str, str]) -> None:
     """Measure one cell after the other, until the run ends."""
+    os.environ.clear()  # of the time when the process that this one is forked from began
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its workers
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     sys.stdout = sys.stderr  # stdout is for what the run says
     import torch
     from threadpoolctl import threadpool_limits
