@@ -84,16 +84,19 @@ def novelty(kept: int | None = None) -> Novelty:
     return found
 
 
-def brute_force(x: Tensor, covariance: Tensor) -> Tensor:
-    ridge = RIDGE * torch.trace(covariance) / 12 * torch.eye(12, dtype=torch.float64)
-    centred = x - FEATURES.mean(0)
-    return ((centred @ torch.linalg.inv(covariance + ridge)) * centred).sum(1).div(12).log()
+def brute_force(x: Tensor, covariance: Tensor, mean: Tensor) -> Tensor:
+    count = len(mean)
+    ridge = RIDGE * torch.trace(covariance) / count * torch.eye(count, dtype=torch.float64)
+    centred = x - mean
+    return ((centred @ torch.linalg.inv(covariance + ridge)) * centred).sum(1).div(count).log()
 
 
 def test_the_distance_is_mahalanobis_with_a_ridge() -> None:
     x = torch.cat([FEATURES[:20], 10 * FEATURES[:20]])
     covariance = torch.cov(FEATURES.T, correction=0)
-    torch.testing.assert_close(novelty()(x), brute_force(x, covariance), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        novelty()(x), brute_force(x, covariance, FEATURES.mean(0)), rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("kept", [1, 4, 11])
@@ -102,7 +105,7 @@ def test_what_is_not_kept_counts_in_one_common_unit(kept: int) -> None:
     tail = variance[: 12 - kept].mean()
     flat = torch.where(torch.arange(12) < 12 - kept, tail, variance)
     x = torch.cat([FEATURES[:20], 10 * FEATURES[:20]])
-    expected = brute_force(x, axes @ torch.diag(flat) @ axes.T)
+    expected = brute_force(x, axes @ torch.diag(flat) @ axes.T, FEATURES.mean(0))
     found = novelty(kept)
     assert found.directions.shape == (12, kept)
     torch.testing.assert_close(found(x), expected, rtol=1e-9, atol=1e-9)
@@ -127,11 +130,23 @@ def test_what_comes_after_its_features_is_left_aside() -> None:
 def test_many_features_keep_128_directions() -> None:
     wide = Novelty(300)
     with seeded(0):
-        rows = torch.randn(64, 300)
+        rows = torch.randn(160, 300)
     wide.fit([rows])
     assert wide.directions.shape == (300, 128)
     torch.testing.assert_close(wide.directions.T @ wide.directions, torch.eye(128), rtol=0, atol=1e-4)
     assert wide(rows).max() < wide(rows * 3).min()
+
+
+def test_fewer_rows_than_directions() -> None:
+    """What no row has part in counts as one over the ridge, whether a direction says so or not."""
+    wide = Novelty(300).double()
+    with seeded(0):
+        rows = torch.randn(64, 300, dtype=torch.float64)
+    wide.fit(rows.split(10))
+    assert wide.directions.shape == (300, 128)
+    assert not wide.directions[:, 64:].any()
+    x, covariance = 3 * rows.flip(1), torch.cov(rows.T, correction=0)
+    torch.testing.assert_close(wide(x), brute_force(x, covariance, rows.mean(0)), rtol=1e-9, atol=1e-9)
 
 
 def test_farther_along_a_direction_is_more_novel() -> None:

@@ -87,7 +87,7 @@ class Novelty(nn.Module):
     ----------
     mean : torch.Tensor, (features,)
     directions : torch.Tensor, (features, r)
-        Orthonormal.
+        Orthonormal; beyond as many as there were normal rows, zero.
     precision : torch.Tensor, (r,)
         One over the variance along each, a ridge added.
     rest : torch.Tensor, ()
