@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -337,3 +339,51 @@ def test_blocks_one_after_the_other(names: list[str], shared: bool, seed: int, n
     for p in net.parameters():
         nn.init.normal_(p, std=0.6)
     agrees(net, torch.randn(n, 4, dtype=torch.float64))
+
+
+class Squares(torch.autograd.Function):
+    """A loss whose backward pass reads its gradient where it lies, as one in C or Triton does, and writes there."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(output)
+        return output.square().sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
+        (output,) = ctx.saved_tensors
+        numbers = (ctypes.c_double * given[0].numel()).from_address(given[0].data_ptr())
+        return 2 * torch.tensor(list(numbers), dtype=output.dtype)[:, None] * output, None
+
+
+class Overwrites(Squares):
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
+        (output,) = ctx.saved_tensors
+        return given[0].mul_(2)[:, None] * output, None
+
+
+@pytest.mark.parametrize("kind", [Squares, Overwrites])
+def test_the_gradient_at_each_loss_has_memory_of_its_own(kind: type[Squares]) -> None:
+    loss: Any = kind.apply
+    agrees(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double(), loss=loss)
+
+
+class Neighbours(nn.Module):
+    """Mixes columns by a sparse matrix, as networks on graphs do."""
+
+    def __init__(self, layout: torch.layout) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        matrix = torch.eye(4, dtype=torch.float64).roll(1, 0)
+        self.register_buffer("matrix", matrix.to_sparse(layout=layout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sparse.mm(self.matrix, self.inner(x).T).T
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_products_with_a_sparse_matrix(layout: torch.layout) -> None:
+    target = agrees(Neighbours(layout).double())
+    assert set(served(target).values()) == {"rule"}

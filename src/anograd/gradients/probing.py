@@ -299,6 +299,8 @@ def _counting_bytes(target: Target) -> Iterator[dict[int, int]]:
     parameters = {p.untyped_storage().data_ptr() for p in target.module.parameters()}
 
     def pack(saved: Tensor) -> Tensor:
+        if saved.layout != torch.strided:  # a sparse matrix, which has no storage, and no row of its own
+            return saved
         storage = saved.untyped_storage()
         if storage.data_ptr() not in parameters and not saved.is_leaf:
             held[storage.data_ptr()] = storage.nbytes()

@@ -70,8 +70,11 @@ class Tape:
         wanted: list[Any] = [*(call.output for call in self.calls), *own.values()]
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if wanted and self.loss.requires_grad:
-            # Of one number, since torch, asked for more, first loads what takes most of a second: SymPy.
-            found = torch.autograd.grad(self.loss.sum() if of is None else of, wanted, allow_unused=True)
+            if of is None:
+                # One number, since torch, asked for more, first loads what takes most of a second: SymPy. The
+                # ones give the gradient at each loss memory of its own: some read it there, or write into it.
+                of = (self.loss * torch.ones_like(self.loss)).sum()
+            found = torch.autograd.grad(of, wanted, allow_unused=True)
         at_calls, at_own = found[: len(self.calls)], found[len(self.calls) :]
         gradients = [
             self.loss.new_zeros(call.shape, dtype=call.dtype) if d is None else d.reshape(call.shape)
