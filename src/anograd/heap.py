@@ -1,8 +1,10 @@
-"""Memory that was freed stays with the process, for the next batch."""
+"""Memory that was freed: kept by the process, for the next batch, or given back."""
 
 import ctypes
+import gc
 import os
 import sys
+from contextlib import suppress
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as glibc numbers them
 KEPT, MAPPED = 256 * 2**20, 32 * 2**20  # bytes
@@ -24,3 +26,10 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # musl's has none
         return False
     return bool(set_to(TRIM_THRESHOLD, KEPT) and set_to(MMAP_THRESHOLD, MAPPED))
+
+
+def give_freed_memory_back() -> None:
+    """Let the system have what this process has freed and kept, so that what it uses from now on shows."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # without glibc
+        ctypes.CDLL(None).malloc_trim(0)

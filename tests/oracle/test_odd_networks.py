@@ -342,7 +342,7 @@ def test_blocks_one_after_the_other(names: list[str], shared: bool, seed: int, n
 
 
 class Squares(torch.autograd.Function):
-    """A loss whose backward pass reads its gradient where it lies, as one in C or Triton does, and writes there."""
+    """A loss whose backward pass reads its gradient where it lies, as one in C or Triton does."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, x: Tensor) -> Tensor:

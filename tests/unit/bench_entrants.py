@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from anograd.bench.entrants import Entrant, Fitted
 
@@ -49,6 +54,26 @@ def _tells(X, y, *, seed):
     raise RuntimeError(os.environ.get("TOLD", "nothing"))
 
 
+def _signals(X, y, *, seed):
+    os.kill(os.getpid(), signal.SIGRTMIN + 1)
+
+
+def _forks(X, y, *, seed):
+    os.fork()
+    return _middle(X, y, seed=seed)
+
+
+def _starts(X, y, *, seed, note):
+    """Start a process and sleep; the note says which."""
+    Path(note).write_text(f"{subprocess.Popen(['sleep', '60']).pid} {os.getpid()}\n")
+    time.sleep(60)
+
+
+def _leaks(X, y, *, seed):
+    """Score rows by chance that no seed was given for."""
+    return Fitted({"score": lambda rows: np.random.rand(len(rows)) + torch.rand(len(rows)).numpy()})  # noqa: NPY002
+
+
 def _nan(X, y, *, seed):
     return Fitted({"score": lambda rows: np.full(len(rows), np.nan)})
 
@@ -61,6 +86,12 @@ ENTRANTS = {
     "dies": Entrant(_dies, "dies", "none"),
     "raises": Entrant(_raises, "raises", "none"),
     "tells": Entrant(_tells, "tells", "none"),
+    "signals": Entrant(_signals, "signals", "none"),
+    "forks": Entrant(_forks, "forks", "none"),
+    "starts": Entrant(_starts, "starts", "none"),
+    "leaks": Entrant(_leaks, "leaks", "none"),
+    "empty": Entrant(lambda X, y, seed: Fitted({}), "empty", "none"),
+    "wide": Entrant(lambda X, y, seed: replace(_drawn(X, y, seed=seed), weights=np.int64(9)), "wide", "none"),
     "nan": Entrant(_nan, "nan", "none"),
     "pictures": Entrant(_middle, "pictures", "none", rows="images"),
 }

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from anograd.bench import plan as plans
@@ -66,7 +67,8 @@ def test_every_cell_is_measured_once_and_in_the_plans_order(tmp_path):
 
 
 def test_a_rival_that_fails_dies_or_hangs_costs_its_own_cell_only(tmp_path):
-    plan = plans.read(write(tmp_path, ["raises", "dies", "nan", "slow", "middle"], "seconds = 2"))
+    names = ["raises", "dies", "signals", "nan", "slow", "forks", "empty", "wide", "middle"]
+    plan = plans.read(write(tmp_path, names, "seconds = 2"))
     slow = [cell for cell in plan.cells if cell.detector == "slow"]
     for cell in slow:
         object.__setattr__(cell, "settings", {"seconds": 60})
@@ -75,8 +77,69 @@ def test_a_rival_that_fails_dies_or_hangs_costs_its_own_cell_only(tmp_path):
     assert lines["dies", 1]["failed"] == "its process ended: signal SIGKILL"
     assert lines["nan", 0]["failed"].startswith("ValueError: 300 of 300 scores are no finite numbers")
     assert lines["slow", 0]["failed"] == "ended after 2 s"
+    assert lines["signals", 0]["failed"].startswith("its process ended: signal ")
+    assert lines["forks", 0]["scores"] == lines["middle", 0]["scores"]
+    assert lines["empty", 0]["failed"].startswith("ValueError: no scores were given")
+    assert lines["wide", 0]["weights"] == 9
     assert lines["middle", 0]["scores"]["score"]["auroc"] > 0
-    assert len(lines) == 10
+    assert len(lines) == 18
+    assert [json.loads(one) for one in plan.results.read_text().splitlines()] == list(lines.values())
+
+
+def test_what_draws_without_its_seed_draws_by_it_all_the_same(tmp_path):
+    found = []
+    for processes in (1, 2):
+        plan = plans.read(write(tmp_path, ["leaks"]))
+        found.append([line["scores"] for line in run(plan, processes=processes)])
+        plan.results.unlink()
+    assert found[0] == found[1]
+    assert found[0][0] != found[0][1]
+
+
+def test_a_process_that_cannot_begin_is_an_error_and_no_result(tmp_path, monkeypatch, capfd):
+    (tmp_path / "only_here.py").write_text(
+        "import multiprocessing\nassert multiprocessing.parent_process() is None\n"
+        "from bench_entrants import ENTRANTS\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write(tmp_path, ["middle"])
+    path.write_text(path.read_text().replace("bench_entrants", "only_here"))
+    plan = plans.read(path)
+    with pytest.raises(
+        RuntimeError, match=r"no process is ready to measure \(its process ended: exit code 1\)"
+    ):
+        run(plan)
+    assert results.read(plan.results) == []
+
+
+def gone(note: Path) -> bool:
+    """Wait until the processes that an entrant has noted are no more."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        left = [int(one) for one in note.read_text().split() if psutil.pid_exists(int(one))]
+        if all(psutil.Process(one).status() == psutil.STATUS_ZOMBIE for one in left):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_what_a_detector_has_started_ends_with_its_cell(tmp_path):
+    note = tmp_path / "note"
+    path = write(tmp_path, ["starts"], f"seconds = 1\n[detectors.starts]\nnote = '{note}'")
+    assert {line["failed"] for line in run(plans.read(path))} == {"ended after 1 s"}
+    assert gone(note)
+
+
+def test_processes_end_with_the_run_however_it_ends(tmp_path):
+    note = tmp_path / "note"
+    path = write(tmp_path, ["starts"], f"[detectors.starts]\nnote = '{note}'")
+    command = [sys.executable, "-m", "anograd", "bench", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 300
+        while not (note.exists() and note.read_text().endswith("\n")) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert gone(note)
 
 
 def test_processes_have_the_environment_of_now(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from anograd.bench.plan import Cell
 from anograd.bench.protocols import Split
 from anograd.bench.results import Line
 from anograd.evaluate import ranking
+from anograd.heap import give_freed_memory_back
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -62,6 +64,9 @@ def _measure(cell: Cell, entrant: Entrant, line: Line) -> Line:
     before = _restart_peak()
     began, cpu = time.perf_counter(), time.process_time()
     fitted = entrant.fit(rows, known, seed=cell.seed, **cell.settings)
+    if not fitted.scores:
+        raise ValueError("no scores were given; wanted is Fitted({'score': rows -> one number a row})")
+    weights = None if fitted.weights is None else index(fitted.weights)  # of NumPy's kinds of integers, too
     cost = {
         "fit_seconds": round(time.perf_counter() - began, 3),
         "cpu_seconds": round(time.process_time() - cpu, 3),
@@ -72,7 +77,7 @@ def _measure(cell: Cell, entrant: Entrant, line: Line) -> Line:
     found = {name: measures(values, split) for name, values in scores.items()}
     peak = _peak()
     mebibytes = None if before is None or peak is None else round(max(0, peak - before) / 1024, 1)
-    return line | {"scores": found, **cost, "peak_mib": mebibytes, "weights": fitted.weights}
+    return line | {"scores": found, **cost, "peak_mib": mebibytes, "weights": weights}
 
 
 def measures(scores: Floats, split: Split) -> dict[str, float]:
@@ -113,6 +118,7 @@ def _f1(scores: Floats, odd: Any, choosing: Any) -> float:
 
 def _restart_peak() -> int | None:
     """Return the memory in use, KiB, and let its peak start from there; None where a system cannot tell."""
+    give_freed_memory_back()  # else what comes next would need none of its own
     with suppress(OSError):
         CLEAR.write_text("5")
         return _peak()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+import numpy as np
 
 from anograd.bench.measure import measure
 from anograd.bench.plan import Cell
@@ -48,6 +52,11 @@ def measured(
         That each process may use.
     entrants : str, optional
         See `roster`; each process asks for them by itself, as functions do not travel.
+
+    Raises
+    ------
+    RuntimeError
+        A process ended before it was ready for a cell.
     """
     context = _context()
     waiting = list(reversed(cells))
@@ -64,7 +73,7 @@ def measured(
                 line = _outcome(worker, ready, seconds)
                 if line is None:
                     continue
-                if not worker.process.is_alive():
+                if waiting and not worker.process.is_alive():
                     workers[place] = worker = _start(context, threads, entrants)
                 _hand_over(worker, waiting)
                 yield cell, line
@@ -72,11 +81,9 @@ def measured(
         for worker in workers:
             worker.pipe.close()  # which ends a process that waits for a cell
         for worker in workers:
-            if worker.cell is not None:
-                worker.process.kill()
-            worker.process.join(GRACE)
-            worker.process.kill()
-            worker.process.join()
+            if worker.cell is None:
+                worker.process.join(GRACE)
+            _end(worker.process)
 
 
 def _outcome(worker: _Worker, ready: Sequence[Any], seconds: float) -> Line | None:
@@ -92,16 +99,34 @@ def _outcome(worker: _Worker, ready: Sequence[Any], seconds: float) -> Line | No
             if line is None:  # it says that it is up, and the cell begins now
                 worker.up, worker.began = True, time.monotonic()
             return line
-    if worker.process.sentinel in ready or not worker.process.is_alive():
-        worker.process.join()
-        code = worker.process.exitcode or 0
-        why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return cell.line() | {"failed": f"its process ended: {why}"}
-    if time.monotonic() - worker.began > seconds:
-        worker.process.kill()
-        worker.process.join()
-        return cell.line() | {"failed": f"ended after {seconds:g} s"}
-    return None
+    dead = worker.process.sentinel in ready or not worker.process.is_alive()
+    if not dead and time.monotonic() - worker.began <= seconds:
+        return None
+    _end(worker.process)
+    why = (
+        f"its process ended: {_cause(worker.process.exitcode or 0)}" if dead else f"ended after {seconds:g} s"
+    )
+    if not worker.up:
+        raise RuntimeError(
+            f"no process is ready to measure ({why}); what it says of it stands above. A script that runs a "
+            "benchmark must be a file, and do so below the line: if __name__ == '__main__':"
+        )
+    return cell.line() | {"failed": why}
+
+
+def _cause(code: int) -> str:
+    try:
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    except ValueError:  # one that has no name of its own
+        return f"signal {-code}"
+
+
+def _end(process: Any) -> None:
+    """End a process, and what it has started."""
+    with suppress(AttributeError, ProcessLookupError):  # no groups on this system, or none of its own yet
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 def _context() -> Any:
@@ -120,7 +145,7 @@ def _context() -> Any:
 def _start(context: Any, threads: int, entrants: str | None) -> _Worker:
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, threads, entrants, dict(os.environ)), daemon=True)
-    with _waiting_asleep():
+    with _waiting_asleep(), _unstopped():
         process.start()
     there.close()
     return _Worker(process, here)
@@ -146,21 +171,52 @@ def _hand_over(worker: _Worker, waiting: list[Cell]) -> None:
         worker.pipe.send(worker.cell)
 
 
+@contextmanager
+def _unstopped() -> Iterator[None]:
+    """Let processes that begin meanwhile be deaf to Ctrl-C, which is for the run: it ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(pipe: Connection, threads: int, entrants: str | None, environment: dict[str, str]) -> None:
     """Measure one cell after the other, until the run ends."""
     os.environ.clear()  # of the time when the process that this one is forked from began
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # a group to be ended with all that a detector starts
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
     sys.stdout = sys.stderr  # stdout is for what the run says
     import torch
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
-    known = roster(entrants)
-    pipe.send(None)
-    with threadpool_limits(threads):
+    known, own = roster(entrants), os.getpid()
+    with threadpool_limits(threads), suppress(EOFError, OSError):  # where the run has ended
+        pipe.send(None)
         while True:
-            try:
-                pipe.send(measure(pipe.recv(), known))
-            except (EOFError, OSError):  # the run has ended
-                return
+            cell = pipe.recv()
+            # What draws without the seed that it is given would draw alike in all processes: they are copies.
+            random.seed(cell.seed)
+            np.random.seed(cell.seed % 2**32)  # noqa: NPY002, the state that others draw from
+            torch.manual_seed(cell.seed)
+            line = measure(cell, known)
+            if os.getpid() != own:  # a copy that a detector has made, and let go
+                os._exit(1)
+            pipe.send(line)
+
+
+def _outlive_nobody() -> None:
+    """End this process, and what it has started, when the run is gone, however that came."""
+    run = multiprocessing.parent_process()
+    assert run is not None
+    wait([run.sentinel])
+    with suppress(AttributeError):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)

@@ -100,7 +100,8 @@ def ending(words: list[str], debug: bool) -> Iterator[None]:
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _warn
             yield
-            sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last breath
+            if sys.stdout is not None:  # as it is where a shell has closed it
+                sys.stdout.flush()  # a closed pipe shows here, not in the interpreter's last breath
     except BrokenPipeError:  # the reader has seen enough: no error to speak of
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
