@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -139,13 +140,15 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "torch"])
+    with _waiting_asleep(), _deaf():
+        forkserver.ensure_running()
     return context
 
 
 def _start(context: Any, threads: int, entrants: str | None) -> _Worker:
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, threads, entrants, dict(os.environ)), daemon=True)
-    with _waiting_asleep(), _unstopped():
+    with _waiting_asleep():
         process.start()
     there.close()
     return _Worker(process, here)
@@ -164,15 +167,8 @@ def _waiting_asleep() -> Iterator[None]:
             del os.environ[name]
 
 
-def _hand_over(worker: _Worker, waiting: list[Cell]) -> None:
-    worker.cell = waiting.pop() if waiting else None
-    worker.began = time.monotonic() + (0 if worker.up else START)
-    if worker.cell is not None:
-        worker.pipe.send(worker.cell)
-
-
 @contextmanager
-def _unstopped() -> Iterator[None]:
+def _deaf() -> Iterator[None]:
     """Let processes that begin meanwhile be deaf to Ctrl-C, which is for the run: it ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -182,6 +178,13 @@ def _unstopped() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _hand_over(worker: _Worker, waiting: list[Cell]) -> None:
+    worker.cell = waiting.pop() if waiting else None
+    worker.began = time.monotonic() + (0 if worker.up else START)
+    if worker.cell is not None:
+        worker.pipe.send(worker.cell)
 
 
 def _serve(pipe: Connection, threads: int, entrants: str | None, environment: dict[str, str]) -> None:
