@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from anograd._version import __version__
 from anograd.table import Table
-from anograd.whole import filled_whole
+from anograd.whole import filled_whole, space_or
 
 SCHEMA = 1
 MANIFEST, TENSORS, TABLE = "manifest.json", "tensors.safetensors", "table.skops"
@@ -72,7 +72,7 @@ def write(
         raise OSError(
             error.errno or errno.EIO,
             f"the model was not saved in {str(folder)!r}, nothing is half written: "
-            f"{error.strerror or error}; free some space or save elsewhere",
+            f"{error.strerror or error}; {space_or(error)}save elsewhere",
         ) from error
 
 

@@ -67,8 +67,13 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
         raise OSError(
             error.errno or errno.EIO,
             f"{str(path)!r} was not written, nothing is half written: {error.strerror or error}; "
-            "free some space or write elsewhere",
+            f"{space_or(error)}write elsewhere",
         ) from error
+
+
+def space_or(error: OSError) -> str:
+    """Return what helps beside another place: nothing, unless the disk is full."""
+    return "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
 def write_whole(path: str | Path, content: bytes) -> None:

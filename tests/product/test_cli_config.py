@@ -132,6 +132,10 @@ def test_what_is_wrong_is_one_line(file, text, said):
     assert said in wrong(file(text))
 
 
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_fault(file):
+    assert "a rate between 0 and 1 is wanted" in wrong(file("\ufeff[score]\nalpha = 5"))
+
+
 def test_a_file_that_is_not_there(tmp_path):
     line = fails("fit", "x.csv", "-o", "model", "--config", tmp_path / "run.toml")
     assert f"there is no file '{tmp_path}/run.toml': anograd fit --show-config > " in line

@@ -72,6 +72,15 @@ def inside(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_lines_that_an_open_quote_has_swallowed_are_counted(model, tmp_path):
+    lines = ["10,abel", '"open,abel', "10,abel", "10,abel", '10,"5,abel', "10,abel"]
+    data, scores, aside = tmp_path / "x.csv", tmp_path / "scores.csv", tmp_path / "rejects.csv"
+    data.write_text("\n".join(["size,maker", *lines, ""]))
+    told = works("score", model, data, "-o", scores, "--rejects", aside, "--alpha", 0.2)
+    assert told.stderr.startswith("3 rows, 1 of them rejected")
+    assert "a quote out of place, or left open, over 4 lines" in aside.read_text()
+
+
 def test_rows_that_cannot_be_read_or_scored_are_put_aside(model, tmp_path):
     data, scores, aside = tmp_path / "x.csv", tmp_path / "scores.csv", tmp_path / "rejects.csv"
     data.write_bytes(b"size,maker\n" + b"".join(LINES))

@@ -36,7 +36,7 @@ def test_a_detector_gets_its_own_options_only(place, tmp_path):
     assert "random_state" not in said
     said = misused(*fit, *R2AD2, "--set", "random_state=8")
     assert "--set random_state: it has an option: --seed 8" in said
-    assert "'sketch' was given; NAME=VALUE is wanted, such as patience=5" in misused(*fit, "--set", "sketch")
+    assert "'sketch' was given; NAME=VALUE is wanted, such as holdout=0.2" in misused(*fit, "--set", "sketch")
     said = misused(*fit, "--set", "beta=0.1")  # a table: the default is r2ad2
     assert "there is no parameter of r2ad2 'beta'" in said
     said = misused(

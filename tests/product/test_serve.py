@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 from tests.product.conftest import ENVIRONMENT, SMALL, bytes_of, fails, npy, parquet, png, problem, served
 
 import anograd as ag
+from anograd import serve, store
 from anograd.serve.counting import HEADERS
 from anograd.serve.limits import Limits
 
@@ -404,6 +405,16 @@ def test_the_command_refuses_in_one_line(table_model, tmp_path):
         port = taken.getsockname()[1]
         line = fails("serve", table_model, "--port", port)
     assert f"127.0.0.1, port {port}: Address already in use; give another --port or --host" in line
+
+
+def test_a_worker_that_begins_later_tells_of_another_model(images_model, table_model, monkeypatch, caplog):
+    monkeypatch.setenv("ANOGRAD_SERVE_LIMITS", SMALL.to_text())
+    monkeypatch.setenv("ANOGRAD_SERVE_WHICH", store.fingerprint(images_model))
+    for model, told in ((images_model, 0), (table_model, 1)):
+        monkeypatch.setenv("ANOGRAD_SERVE_MODEL", str(model))
+        served_by = serve.factory()
+        assert served_by.title == "anograd"
+        assert caplog.text.count("holds another model than when the service began") == told
 
 
 def test_without_fastapi_the_extra_is_named(table_model):

@@ -32,6 +32,20 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, monke
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_space_is_spoken_of_only_where_it_is_short(tmp_path, monkeypatch):
+    for number, remedy in (
+        (errno.ENOSPC, "; free some space or write elsewhere"),
+        (errno.EACCES, "; write else"),
+    ):
+
+        def refuse(handle: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("anograd.whole.os.fsync", refuse)
+        with pytest.raises(OSError, match=os.strerror(number) + remedy):
+            write_whole(tmp_path / "x", b"")
+
+
 def test_a_link_is_followed_and_stays(tmp_path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "link.csv"

@@ -90,7 +90,7 @@ def read(path: str, command: str, commands: Mapping[str, Any], ctx: Any) -> dict
         No such file.
     """
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"there is no file {path!r}: anograd {command} --show-config > {path} writes one"

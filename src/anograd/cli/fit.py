@@ -31,7 +31,7 @@ WITH_SETTINGS = "gradscoretest"  # for both, where --for-images or --for-tables 
 ROWS, METHOD, RUN = "The rows", "The method", "The run"
 DETECTOR = f"auto ({FOR_TABLES} for a table, {FOR_IMAGES} for images), or one of: {', '.join(DETECTORS)}."
 SET = (
-    "A parameter of the detector that has no option here, such as patience=5; repeat for more. "
+    "A parameter of the detector that has no option here, such as holdout=0.2; repeat for more. "
     "A wrong name lists them all."
 )
 DROP = "A column of the table to leave out, such as a row's number; repeat for more. Later commands do so."
@@ -159,7 +159,7 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise typer.BadParameter(
-            f"{text!r} was given; NAME=VALUE is wanted, such as patience=5", param_hint="--set"
+            f"{text!r} was given; NAME=VALUE is wanted, such as holdout=0.2", param_hint="--set"
         )
     with suppress(ValueError):
         return name, json.loads(value)

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from anograd import store
 from anograd.cli.options import Model, option
 from anograd.detectors import load
 
 BACKLOG = 256
+GRACE = 5  # seconds that open requests have to end in, beyond those that their rows may take
 STARTING = 120  # seconds that a worker may take to load a model on a busy machine
 
 
@@ -33,13 +35,13 @@ def serve(
     """
     from anograd.serve import Limits, app, uvicorn
     from anograd.serve.connection import Connection
-    from anograd.serve.service import LIMITS, MODEL
+    from anograd.serve.service import LIMITS, MODEL, WHICH
 
     limits = Limits.of(most_rows, most_bytes, seconds)
     served = app(load(model), limits)  # before the port is taken: a wrong model is one line
     settings: dict[str, Any] = {
         "log_level": "warning", "access_log": False, "server_header": False, "lifespan": "off",
-        "timeout_graceful_shutdown": 5, "http": Connection,
+        "timeout_graceful_shutdown": limits.seconds + GRACE, "http": Connection,
     }  # fmt: skip
     listening = _listening(host, port)
     name, number = listening.getsockname()[:2]
@@ -49,7 +51,7 @@ def serve(
         if workers == 1:
             uvicorn.Server(uvicorn.Config(served, **settings)).run([listening])
             return
-        os.environ[MODEL], os.environ[LIMITS] = str(model.resolve()), limits.to_text()
+        os.environ |= {MODEL: str(model.resolve()), WHICH: store.fingerprint(model), LIMITS: limits.to_text()}
         # One that has not begun to answer within 5 seconds would be killed and started anew, again and again.
         settings["timeout_worker_healthcheck"] = STARTING
         uvicorn.run("anograd.serve:factory", factory=True, fd=listening.fileno(), workers=workers, **settings)

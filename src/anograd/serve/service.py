@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import torch
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
+from anograd import store
 from anograd._version import __version__
 from anograd.costs import pair
 from anograd.detectors import Detector, load
@@ -27,8 +29,8 @@ from anograd.serve.rows import RULES, Rows, read_body
 from anograd.serve.schemas import FILES, SCORED
 from anograd.serve.uploads import File, read_files
 
-# Where the workers of one service find the model and its limits.
-MODEL, LIMITS = "ANOGRAD_SERVE_MODEL", "ANOGRAD_SERVE_LIMITS"
+# Where the workers of one service find the model, which one it is, and its limits.
+MODEL, WHICH, LIMITS = "ANOGRAD_SERVE_MODEL", "ANOGRAD_SERVE_WHICH", "ANOGRAD_SERVE_LIMITS"
 READ: dict[str, Callable[[str], Any]] = {"alpha": float, "fdr": float, "budget": int, "costs": pair}
 MOST_FILES, MOST_FIELDS = 1_000, 10
 Work = Callable[[], dict[str, Any]]
@@ -63,7 +65,13 @@ def app(detector: Detector, limits: Limits | None = None) -> FastAPI:
 
 def factory() -> FastAPI:
     """Return the service for the model that the environment names, for a server with several workers."""
-    return app(load(os.environ[MODEL]), Limits.from_text(os.environ[LIMITS]))
+    folder = os.environ[MODEL]
+    if store.fingerprint(folder) != os.environ[WHICH]:  # this worker takes the place of one that died
+        logging.getLogger("uvicorn.error").warning(
+            "%s holds another model than when the service began, which its other workers still serve: start "
+            "the service anew", folder,
+        )  # fmt: skip
+    return app(load(folder), Limits.from_text(os.environ[LIMITS]))
 
 
 class Service:

@@ -12,7 +12,7 @@ from anograd.quotes import MISQUOTED, QUOTED, ROW, whole_rows
 from anograd.stream.pieces import Piece, Place
 from anograd.table import Table
 
-BLOCK = 2**21  # bytes
+BLOCK = 2**19  # bytes: some ten thousand rows, after each of which a run that is killed may go on
 CELL = 2**13  # bytes of a block for each column, so that tables of many columns come in some hundred rows
 
 
@@ -125,7 +125,8 @@ class Delimited:
         for row, line in enumerate(lines):
             given, wanted = QUOTED.sub(b"", line).count(b",") + 1, len(self.names)
             if not ROW.match(line):
-                unread[row] = MISQUOTED
+                lines_taken = line.rstrip(b"\r\n").count(b"\n") + 1
+                unread[row] = MISQUOTED + (f", over {lines_taken:,} lines" if lines_taken > 1 else "")
             elif given != wanted:
                 unread[row] = f"{given} cell{'s' * (given != 1)}, {wanted} are wanted"
             elif not _is_text(line):

@@ -23,7 +23,7 @@ from anograd.stream.pieces import Place
 from anograd.whole import claim
 
 Floats = NDArray[np.float64]
-EVERY = 1.0  # seconds between two entries in the journal: what a killed run loses, at most
+EVERY = 1.0  # seconds between two entries in the journal, each after a whole piece
 READ = 2**16  # scores read back at once
 FLOAT = 8  # bytes
 
