@@ -104,9 +104,9 @@ def _outcome(worker: _Worker, ready: Sequence[Any], seconds: float) -> Line | No
     if not dead and time.monotonic() - worker.began <= seconds:
         return None
     _end(worker.process)
-    why = (
-        f"its process ended: {_cause(worker.process.exitcode or 0)}" if dead else f"ended after {seconds:g} s"
-    )
+    given = seconds if worker.up else seconds + START
+    cause = _cause(worker.process.exitcode or 0)
+    why = f"its process ended: {cause}" if dead else f"ended after {given:g} s"
     if not worker.up:
         raise RuntimeError(
             f"no process is ready to measure ({why}); what it says of it stands above. A script that runs a "
