@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# What a shell runs in the background is deaf to Ctrl-C, and so would be the commands that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Threads that spin while they wait slow the small networks of the tests down on a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
