@@ -6,7 +6,6 @@ what gradients had added.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from anograd.activations import activations
 from anograd.constraint import COSINE_FLOOR
 from anograd.gradients import PerSample, Sketch, per_sample
-from anograd.represent import cosine
+from anograd.represent import cosine, width
 from anograd.target import Target
 
 ALIKE = Sketch(size=32)
@@ -136,7 +135,7 @@ def read_gradients(
 def _width(kind: str, shape: torch.Size, sketch: Sketch) -> int:
     if kind == "norm":
         return 1
-    return shape.numel() if kind == "full" else math.prod(sketch.sides(shape))
+    return width(shape, sketch if kind == "sketch" else None)
 
 
 def read_activations(

@@ -78,8 +78,19 @@ def entries(target: Target, sketch: Sketch | None) -> int:
     target : Target
     sketch : Sketch or None
     """
-    shapes = [p.shape for p in target.parameters().values()]
-    return sum(shape.numel() if sketch is None else math.prod(sketch.sides(shape)) for shape in shapes)
+    return sum(width(p.shape, sketch) for p in target.parameters().values())
+
+
+def width(shape: torch.Size, sketch: Sketch | None) -> int:
+    """Return how many numbers stand for the gradient of a parameter, raw or sketched.
+
+    Parameters
+    ----------
+    shape : torch.Size
+        Of the parameter.
+    sketch : Sketch or None
+    """
+    return shape.numel() if sketch is None else math.prod(sketch.sides(shape))
 
 
 def checkpoint_gradients(
