@@ -194,18 +194,19 @@ def standing_in(target: Target, parameters: Mapping[str, Tensor]) -> Iterator[No
     `torch.func.functional_call` does so by name, and a module that has two of them gets its stand-ins back
     for good instead of its own parameters. Call it in `forward_pass`.
     """
-    module = target.module
-    named = dict(module.named_parameters())
+    parts = list(target.module.modules())
+    named = dict(target.module.named_parameters())
     stand_ins = {id(named[name]): tensor for name, tensor in parameters.items()}
-    stand_ins |= {id(buffer): buffer.clone() for buffer in module.buffers()}
+    for part in parts:
+        stand_ins |= {id(one): one.clone() for one in part._buffers.values() if one is not None}
     own = [
         (place, name, tensor)
-        for part in module.modules()
+        for part in parts
         for place in (part._parameters, part._buffers)
         for name, tensor in place.items()
         if id(tensor) in stand_ins
     ]
-    before = [(vars(part), _attributes(part)) for part in module.modules()]
+    before = [(vars(part), _attributes(part)) for part in parts]
     try:
         for place, name, tensor in own:
             place[name] = stand_ins[id(tensor)]  # type: ignore[assignment]

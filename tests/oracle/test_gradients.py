@@ -175,6 +175,15 @@ def test_transposed_convolution(
     agrees_with_vmap(layer[0], torch.randn(n, *layer[1], dtype=torch.float64), size=size)
 
 
+@pytest.fixture(scope="module", params=[2**17, 1], ids=["all at once", "row by row"])
+def normalised_at_once(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Norm layers' inputs are normalised anew a few rows at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "NORMALISED", request.param)
+        yield request.param
+
+
+@pytest.mark.usefixtures("normalised_at_once")
 @given(
     n=st.integers(1, 4), channels=st.integers(1, 4), grid=st.lists(st.integers(1, 4), max_size=3), seed=SEEDS
 )
@@ -189,6 +198,7 @@ def test_batch_norm(n: int, channels: int, grid: list[int], seed: int) -> None:
     agrees_with_vmap(layer, torch.randn(n, channels, *grid, dtype=torch.float64), size=2)
 
 
+@pytest.mark.usefixtures("normalised_at_once")
 @given(n=st.integers(1, 4), shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
        normalised=st.integers(1, 3), bias=st.booleans(), seed=SEEDS)  # fmt: skip
 @settings(max_examples=40, deadline=None)
@@ -199,6 +209,7 @@ def test_layer_norm(n: int, shape: list[int], normalised: int, bias: bool, seed:
     agrees_with_vmap(layer, torch.randn(n, *shape, dtype=torch.float64), size=3)
 
 
+@pytest.mark.usefixtures("normalised_at_once")
 @given(n=st.integers(1, 4), groups=st.integers(1, 3), each=st.integers(1, 3),
        grid=st.lists(st.integers(2, 4), min_size=1, max_size=2), seed=SEEDS)  # fmt: skip
 @settings(max_examples=40, deadline=None)

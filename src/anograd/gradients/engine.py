@@ -134,22 +134,24 @@ def per_sample(
     """
     wanted = _check_wanted(want)
     _check_autocast(autocast)
-    references = _check_references(target, reference) if "inner" in wanted else []
-    weights = _check_weight(target, weight) if "weighted" in wanted else {}
+    parameters = target.parameters()
+    references = _check_references(parameters, reference) if "inner" in wanted else []
+    weights = _check_weight(parameters, weight) if "weighted" in wanted else {}
     if "fold" in wanted and fold is None:
         raise ValueError(
             "'fold' is wanted without one: pass fold=, (name, gradients (b, *shape)) -> (b, columns)"
         )
     planned = plan(target, x, autocast=autocast)
     one_pass = partial(
-        _one_pass, target, wanted, references=references, weights=weights, sketch=sketch, fold=fold
-    )
+        _one_pass, target, parameters, wanted,
+        references=references, weights=weights, sketch=sketch, fold=fold,
+    )  # fmt: skip
     chunks = []
     with undisturbed():
         for rows in torch.split(x, planned.chunk(memory)):
             planned, found = _as_planned(target, x, rows, planned, one_pass)
             chunks.append(found)
-    joined = {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}
+    joined = {name: _joined([chunk[name] for chunk in chunks]) for name in wanted}
     if isinstance(reference, Mapping) and "inner" in joined:
         joined["inner"] = joined["inner"].squeeze(2)
     return PerSample(**{name: joined.get(name) for name in QUANTITIES}, layers=target.layers)
@@ -177,23 +179,23 @@ def _read(tensor: Tensor) -> Tensor:
 
 
 def _check_references(
-    target: Target, reference: Reference | Sequence[Reference] | None
+    parameters: Found, reference: Reference | Sequence[Reference] | None
 ) -> list[dict[str, Tensor]]:
     given = [reference] if isinstance(reference, Mapping) else list(reference or ())
     if not given:
         raise ValueError("'inner' is wanted without a reference: pass reference={parameter name: tensor}")
-    return [_check_shapes(target, one, "reference") for one in given]
+    return [_check_shapes(parameters, one, "reference") for one in given]
 
 
-def _check_weight(target: Target, weight: Reference | None) -> dict[str, Tensor]:
+def _check_weight(parameters: Found, weight: Reference | None) -> dict[str, Tensor]:
     if weight is None:
         raise ValueError("'weighted' is wanted without a weight: pass weight={parameter name: tensor}")
-    return _check_shapes(target, weight, "weight", complex(1, 1))  # the same for both of a pair
+    return _check_shapes(parameters, weight, "weight", complex(1, 1))  # the same for both of a pair
 
 
-def _check_shapes(target: Target, tensors: Reference, what: str, pair: complex = 1) -> dict[str, Tensor]:
+def _check_shapes(parameters: Found, tensors: Reference, what: str, pair: complex = 1) -> Found:
     checked = {}
-    for name, parameter in target.parameters().items():
+    for name, parameter in parameters.items():
         if name not in tensors:
             raise ValueError(
                 f"the {what} has nothing for parameter '{name}'; it names "
@@ -220,6 +222,10 @@ def _axes(parameter: Tensor) -> torch.Size:
     return _read(parameter).shape or torch.Size([1])
 
 
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 def _as_planned(
     target: Target, x: Tensor, rows: Tensor, planned: Plan, one_pass: Callable[[Plan, Tensor, bool], Found]
 ) -> tuple[Plan, Found]:
@@ -235,6 +241,7 @@ def _as_planned(
 
 def _one_pass(
     target: Target,
+    parameters: Found,
     wanted: tuple[str, ...],
     planned: Plan,
     x: Tensor,
@@ -246,9 +253,9 @@ def _one_pass(
     fold: Fold | None,
 ) -> Found:
     columns: dict[str, list[Tensor]] = {name: [] for name in wanted if name not in OF_FORWARD}
-    tape, factors = _factors(target, planned, x, bool(columns), "kink" in wanted, anew)
+    tape, factors = _factors(target, parameters, planned, x, bool(columns), "kink" in wanted, anew)
     if columns:
-        for name, parameter in target.parameters().items():
+        for name, parameter in parameters.items():
             projections = sketch.projections(name, _read(parameter)) if "sketch" in wanted else None
             own = None if fold is None else partial(fold, name)
             reduced = reduce(
@@ -263,12 +270,12 @@ def _one_pass(
             for quantity, column in reduced.items():
                 columns[quantity].append(column)
     found = {name: torch.cat(column, dim=1) for name, column in columns.items()}
-    of_forward = {"loss": tape.loss.detach(), "kink": tape.kink}
+    of_forward = {"loss": tape.loss.detach().clone(), "kink": tape.kink}
     return found | {name: one for name, one in of_forward.items() if name in wanted and one is not None}
 
 
 def _factors(
-    target: Target, planned: Plan, x: Tensor, anything: bool, kinks: bool, anew: bool
+    target: Target, parameters: Found, planned: Plan, x: Tensor, anything: bool, kinks: bool, anew: bool
 ) -> tuple[Tape, dict[str, list[Factors]]]:
     """Return the forward pass and, for each chosen parameter, the factors of each of its uses."""
     tape, gradients = _passes(target, planned, x, planned.by(RULE) if anything else (), kinks, anew)
@@ -287,7 +294,7 @@ def _factors(
     if anything:
         for name, gradient in _fallen_back(target, planned, x):
             factors[name].append(Direct(_read(gradient).reshape(len(x), *_axes(gradient[0]))))
-        for name, parameter in target.parameters().items():
+        for name, parameter in parameters.items():
             if not factors[name]:  # never called, so nothing depends on it
                 zero = _read(parameter.detach()).new_zeros(1)
                 factors[name].append(Direct(zero.expand(len(x), *_axes(parameter))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -19,9 +20,11 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MOST_WINDOWS = 2**18  # floats of a row's windows: more leave the cache; measured on a CPU
 Convolve = Callable[..., Tensor]
+Reading = Callable[[Tensor], Tensor]
 CONVOLVE: dict[int, Convolve] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 KERNEL_GRADIENT: dict[int, Convolve] = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
 AT_ONCE = 16  # rows in a convolution of their own groups; with more of them its kernels lose their speed
+NORMALISED = 2**17  # floats that are normalised anew at once: more leave the cache; measured on a CPU
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,14 @@ class ConvolutionColumns:
         return windows.movedim(2 + axes, 2).reshape(n, self.groups, self.width(), -1)
 
     def windows(self) -> Tensor:
-        """Return the windows, (n, k, t, c), each read kernel entry by kernel entry, channels innermost.
+        return self._windows
 
-        In that order what is copied lies side by side, which takes a third of the time.
+    @cached_property
+    def _windows(self) -> Tensor:
+        """The windows, (n, k, t, c), each read kernel entry by kernel entry, channels innermost.
+
+        In that order what is copied lies side by side, which takes a third of the time. They are copied once
+        for all that is read off a block of rows.
         """
         n, channels, axes = *self.a.shape[:2], len(self.kernel)
         sizes = n, self.groups, math.prod(self.positions), self.width()
@@ -148,6 +156,8 @@ class ConvolutionColumns:
 
     def forward(self, weight: Tensor, rows: int) -> Tensor:
         weight = weight.reshape(self.groups * rows, -1, *self.kernel)
+        if self.groups == 1 and "_windows" in vars(self):  # one product with what is there is faster
+            return F.linear(self._windows, weight.movedim(1, -1).flatten(1)).transpose(2, 3)
         product = CONVOLVE[len(self.kernel)](
             self.a, weight, None, self.stride, self.padding, self.dilation, self.groups
         )
@@ -238,7 +248,18 @@ def _correlation(
 @rule(*CONVOLUTIONS, *TRANSPOSED, *BATCH_NORMS, nn.GroupNorm, parameter="bias")
 def channel_bias(layer: nn.Module, a: Tensor, d: Tensor) -> Factors:
     """G = sum over positions of d_t, channel by channel."""
-    return Direct(d.flatten(2).sum(2) if d.ndim > 2 else d)
+    return Direct(_channels(d))
+
+
+def _channels(entries: Tensor) -> Tensor:
+    return entries.flatten(2).sum(2) if entries.ndim > 2 else entries
+
+
+def _scales(a: Tensor, d: Tensor, normalise: Reading, summed: Reading) -> Factors:
+    """G = sum over positions of d_t times the normalised input, a few rows at a time."""
+    rows = max(1, NORMALISED // a[0].numel())
+    sides = zip(torch.split(a, rows), torch.split(d, rows), strict=True)
+    return Direct(torch.cat([summed(d * normalise(a)) for a, d in sides]))
 
 
 @rule(*BATCH_NORMS, parameter="weight")
@@ -248,29 +269,32 @@ def batch_norm_weight(layer: nn.Module, a: Tensor, d: Tensor) -> Factors:
     mean, variance = layer.running_mean, layer.running_var
     assert mean is not None  # in evaluation mode without them, rows would influence each other: refused
     assert variance is not None
-    normalised = F.batch_norm(a, mean.to(a.dtype), variance.to(a.dtype), eps=layer.eps)
-    return channel_bias(layer, a, d * normalised)
+    mean, variance = mean.to(a.dtype), variance.to(a.dtype)
+    return _scales(a, d, lambda a: F.batch_norm(a, mean, variance, eps=layer.eps), _channels)
 
 
 @rule(nn.GroupNorm, parameter="weight")
 def group_norm_weight(layer: nn.Module, a: Tensor, d: Tensor) -> Factors:
     """G = sum over positions of d_t times the normalised input."""
     layer = cast(nn.GroupNorm, layer)
-    return channel_bias(layer, a, d * F.group_norm(a, layer.num_groups, eps=layer.eps))
+    return _scales(a, d, lambda a: F.group_norm(a, layer.num_groups, eps=layer.eps), _channels)
 
 
 @rule(nn.LayerNorm, parameter="weight")
 def layer_norm_weight(layer: nn.Module, a: Tensor, d: Tensor) -> Factors:
     """G = sum over positions of d_t times the normalised input."""
-    layer = cast(nn.LayerNorm, layer)
-    return layer_norm_bias(layer, a, d * F.layer_norm(a, layer.normalized_shape, eps=layer.eps))
+    shape, eps = cast(nn.LayerNorm, layer).normalized_shape, cast(nn.LayerNorm, layer).eps
+    return _scales(a, d, lambda a: F.layer_norm(a, shape, eps=eps), lambda one: _positions(one, shape))
 
 
 @rule(nn.LayerNorm, parameter="bias")
 def layer_norm_bias(layer: nn.Module, a: Tensor, d: Tensor) -> Factors:
     """G = sum over positions of d_t."""
-    shape: Sequence[int] = cast(nn.LayerNorm, layer).normalized_shape
-    return Direct(d.reshape(len(d), -1, *shape).sum(1))
+    return Direct(_positions(d, cast(nn.LayerNorm, layer).normalized_shape))
+
+
+def _positions(entries: Tensor, shape: Sequence[int]) -> Tensor:
+    return entries.reshape(len(entries), -1, *shape).sum(1)
 
 
 def _plain_lookup(layer: nn.Module) -> bool:

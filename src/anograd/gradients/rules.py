@@ -125,10 +125,11 @@ class Outer:
     def length(self) -> Tensor:
         if self.prefers_full():
             return Direct(self.right.outer(self.left)).length()
-        left, right = self.left.flatten(0, 1), self.right.windows().flatten(0, 1)
-        if left.shape[2] == 1:  # no square, which float32 may have no room for
-            lengths = vector_norm(left.flatten(1), dim=1) * vector_norm(right.flatten(1), dim=1)
-            return vector_norm(lengths.reshape(len(self.left), -1), dim=1)  # type: ignore[no-any-return]
+        windows = self.right.windows()
+        if self.left.shape[3] == 1:  # no square, which float32 may have no room for
+            lengths = vector_norm(self.left, dim=(2, 3)) * vector_norm(windows, dim=(2, 3))
+            return lengths.squeeze(1) if lengths.shape[1] == 1 else Direct(lengths).length()
+        left, right = self.left.flatten(0, 1), windows.flatten(0, 1)
         gram = torch.bmm(left.transpose(1, 2), left) * torch.bmm(right, right.transpose(1, 2))
         # Rounding may leave it below zero.
         return gram.sum((1, 2)).reshape(len(self.left), -1).sum(1).clamp_min(0).sqrt()
