@@ -176,6 +176,8 @@ def write_state(path: Path, fingerprint: str, numbers: Numbers, groups: Groups) 
 
 def read_state(path: Path, fingerprint: str) -> tuple[Numbers, Groups]:
     """Return the state in a file; one that is damaged or belongs to another fit is refused by name."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a file is wanted: checkpoint={str(path / 'fit.checkpoint')!r}")
     try:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])

@@ -205,7 +205,7 @@ def warn_of_row_numbers(part: Part) -> None:
     for j in part.columns:
         column, name = part.matrix[:, j - part.columns.start], part.names[j]
         low, high = column.min(), column.max()
-        if j in part.texts or INDEX.fullmatch(name) or high - low != count - 1 or low != np.floor(low):
+        if j in part.texts or INDEX.fullmatch(name) or high != low + (count - 1) or low != np.floor(low):
             continue
         if (np.sort(column) == low + np.arange(count)).all():
             warnings.warn(
@@ -217,13 +217,24 @@ def warn_of_row_numbers(part: Part) -> None:
             )
 
 
-def check_names(names: list[str], fitted: list[str]) -> None:
+def check_names(names: list[str], fitted: list[str] | None) -> None:
     """Raise ValueError where the columns of a table are not called as in the fit, in that order.
 
     Parameters
     ----------
-    names, fitted : list of str
+    names : list of str
+    fitted : list of str or None
+        None where the fit saw numbered columns, or an array.
     """
+    if fitted is None:
+        numbered = list(map(str, range(len(names))))
+        if names != numbered and all(map(str.isdecimal, names)) and not set(names).isdisjoint(numbered):
+            raise ValueError(
+                f"the columns are numbered {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}, but "
+                f"those of the fit were 0 to {len(names) - 1}: give them in that order, and where they are "
+                "in it, without their names: X.to_numpy()"
+            )
+        return
     if names == fitted:
         return
     # The first lines are scikit-learn's words, which its contract asks for.

@@ -43,14 +43,15 @@ def frame_library(X: object) -> str | None:
 
 
 def frame_names(X: Any) -> list[str] | None:
-    """Return what a frame's columns are called, None for anything else or where they are numbered.
+    """Return what a frame's columns are called, None for anything else or where they are numbered from 0.
 
-    Names that are no text, such as the tuples of several header rows, are read as text.
+    Names that are no text, such as other numbers or the tuples of several header rows, are read as text.
     """
     if (library := frame_library(X)) is None:
         return None
     names = list(X.column_names if library == "pyarrow" else X.columns)
-    return None if all(isinstance(name, numbers.Integral) for name in names) else list(map(str, names))
+    numbered = all(isinstance(name, numbers.Integral) and name == j for j, name in enumerate(names))
+    return None if numbered else list(map(str, names))
 
 
 def rows_at(X: Any, index: NDArray[np.int64]) -> Any:

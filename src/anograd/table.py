@@ -366,7 +366,7 @@ class Table:
 
     def check_columns(self, names: list[str] | None, count: int) -> None:
         """Raise ValueError where these names (None for an array) and their count are not those of the fit."""
-        if names is not None and self.names_in is not None:
+        if names is not None:
             check_names(names, self.names_in)
         if count != self.n_in:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -74,6 +75,14 @@ def _leaks(X, y, *, seed):
     return Fitted({"score": lambda rows: np.random.rand(len(rows)) + torch.rand(len(rows)).numpy()})  # noqa: NPY002
 
 
+def _shares(X, y, *, seed):
+    """Learn in a process of its own, write to stdout past Python, and score with a list."""
+    with multiprocessing.Pool(1) as pool:
+        power = pool.apply(int, ("2",))
+    os.write(1, b"from a library\n")
+    return Fitted({"score": lambda rows: [float(np.abs(row).sum() ** power) for row in rows]})
+
+
 def _nan(X, y, *, seed):
     return Fitted({"score": lambda rows: np.full(len(rows), np.nan)})
 
@@ -90,6 +99,8 @@ ENTRANTS = {
     "forks": Entrant(_forks, "forks", "none"),
     "starts": Entrant(_starts, "starts", "none"),
     "leaks": Entrant(_leaks, "leaks", "none"),
+    "shares": Entrant(_shares, "shares", "none"),
+    "forgets": Entrant(lambda X, y, seed: None, "forgets", "none"),
     "empty": Entrant(lambda X, y, seed: Fitted({}), "empty", "none"),
     "wide": Entrant(lambda X, y, seed: replace(_drawn(X, y, seed=seed), weights=np.int64(9)), "wide", "none"),
     "nan": Entrant(_nan, "nan", "none"),

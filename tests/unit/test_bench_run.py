@@ -16,6 +16,7 @@ import pytest
 
 from anograd.bench import plan as plans
 from anograd.bench import results, workers
+from anograd.bench.roster import roster
 from anograd.bench.run import run
 
 HERE = Path(__file__).parent
@@ -67,7 +68,7 @@ def test_every_cell_is_measured_once_and_in_the_plans_order(tmp_path):
 
 
 def test_a_rival_that_fails_dies_or_hangs_costs_its_own_cell_only(tmp_path):
-    names = ["raises", "dies", "signals", "nan", "slow", "forks", "empty", "wide", "middle"]
+    names = ["raises", "dies", "signals", "nan", "slow", "forks", "empty", "forgets", "wide", "middle"]
     plan = plans.read(write(tmp_path, names, "seconds = 2"))
     slow = [cell for cell in plan.cells if cell.detector == "slow"]
     for cell in slow:
@@ -80,9 +81,10 @@ def test_a_rival_that_fails_dies_or_hangs_costs_its_own_cell_only(tmp_path):
     assert lines["signals", 0]["failed"].startswith("its process ended: signal ")
     assert lines["forks", 0]["scores"] == lines["middle", 0]["scores"]
     assert lines["empty", 0]["failed"].startswith("ValueError: no scores were given")
+    assert lines["forgets", 0]["failed"].startswith("ValueError: a NoneType was given; wanted is Fitted(")
     assert lines["wide", 0]["weights"] == 9
     assert lines["middle", 0]["scores"]["score"]["auroc"] > 0
-    assert len(lines) == 18
+    assert len(lines) == 20
     assert [json.loads(one) for one in plan.results.read_text().splitlines()] == list(lines.values())
 
 
@@ -105,9 +107,7 @@ def test_a_process_that_cannot_begin_is_an_error_and_no_result(tmp_path, monkeyp
     path = write(tmp_path, ["middle"])
     path.write_text(path.read_text().replace("bench_entrants", "only_here"))
     plan = plans.read(path)
-    with pytest.raises(
-        RuntimeError, match=r"no process is ready to measure \(its process ended: exit code 1\)"
-    ):
+    with pytest.raises(ValueError, match=r"entrants = 'only_here': .* is wanted; AssertionError"):
         run(plan)
     assert results.read(plan.results) == []
 
@@ -121,6 +121,13 @@ def gone(note: Path) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_detector_may_start_processes_and_write_where_it_likes(tmp_path):
+    command = [sys.executable, "-m", "anograd", "bench", "run", write(tmp_path, ["shares"]), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["failed"] == 0
+    assert done.stderr.count("from a library") == 2
 
 
 def test_what_a_detector_has_started_ends_with_its_cell(tmp_path):
@@ -290,6 +297,28 @@ def test_a_module_of_entrants_that_cannot_be_had_is_named(tmp_path):
     )
     with pytest.raises(ValueError, match="'no_such_module': a module that can be imported and has ENTRANTS"):
         plans.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys\nsys.exit()\n", "'own_entrants': .* is wanted; SystemExit"),
+        (
+            "from bench_entrants import ENTRANTS\nENTRANTS = {'knn': ENTRANTS['middle']}\n",
+            "ENTRANTS has 'knn', which is taken",
+        ),
+    ],
+)
+def test_a_module_of_entrants_that_ends_or_takes_names_is_refused(tmp_path, monkeypatch, text, message):
+    (tmp_path / "own_entrants.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_entrants", raising=False)
+    roster.cache_clear()
+    path = write(tmp_path, ["middle"])
+    path.write_text(path.read_text().replace("bench_entrants", "own_entrants"))
+    with pytest.raises(ValueError, match=message):
+        plans.read(path)
+    roster.cache_clear()
 
 
 def test_no_run_file_is_an_error_that_shows_one(tmp_path):

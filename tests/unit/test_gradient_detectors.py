@@ -281,6 +281,24 @@ def test_rows_that_nearly_meet_others_score_alone_as_in_a_batch() -> None:
     assert (alone > 0).mean() > 0.5
 
 
+@pytest.mark.parametrize("width", [1, 3, 12])
+def test_a_row_that_equals_all_that_were_learned_from_is_normal_alone_too(width: int) -> None:
+    rows = np.ones((150, width))
+    detector = GradNeighbours(epochs=2, random_state=0).fit(rows)
+    for count in (1, 3, 50):
+        np.testing.assert_array_equal(detector.p_values(rows[:count]), 1)
+
+
+@pytest.mark.parametrize("kind", ["GradCon", "GradDensity"])
+def test_a_batch_size_may_be_a_number_of_numpy(kind: str) -> None:
+    X = RNG.normal(size=(60, 4))
+    one, other = (
+        getattr(ag, kind)(epochs=1, random_state=0, batch_size=size).fit(X).anomaly_score(X)
+        for size in (np.int64(16), 16)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("kind", ["R2AD2", "GradCon", "GradNorm", "GradLabels"])
 def test_widths_may_be_numbers_of_numpy(kind: str, tmp_path: Path) -> None:
     X, y = RNG.normal(size=(60, 4)), np.repeat([0, 1], [50, 10])

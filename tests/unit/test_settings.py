@@ -50,3 +50,16 @@ def test_what_a_fit_does_not_depend_on_may_be_set_at_any_time() -> None:
     scores = detector.anomaly_score(ROWS)
     detector.set_params(memory="1MiB", progress=False, false_alarm_rate=0.1)
     np.testing.assert_allclose(detector.anomaly_score(ROWS), scores, rtol=1e-5)
+
+
+def test_a_rate_that_is_set_after_the_fit_counts_at_once_and_once_loaded(tmp_path: Path) -> None:
+    detector = fitted(ag.GradDensity)
+    few = (detector.predict(ROWS) == -1).sum()
+    detector.set_params(false_alarm_rate=0.5, device=torch.device("cpu"))
+    many = detector.predict(ROWS)
+    assert (many == -1).sum() > few
+    np.testing.assert_array_equal(many == -1, detector.detect(ROWS, alpha=0.5))
+    detector.save(tmp_path / "model")
+    again = ag.load(tmp_path / "model", target=detector.target)
+    np.testing.assert_array_equal(again.predict(ROWS), many)
+    assert again.device == "cpu"

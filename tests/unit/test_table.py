@@ -203,6 +203,7 @@ def test_a_column_that_numbers_the_rows_is_warned_of(library):
         Table().fit(library({"size": size, "count": count, "half": np.arange(100) / 2}))
         Table().fit(library({"year": np.arange(1990, 2024)}))
         Table().fit(np.arange(100.0)[:, None])
+        Table().fit(library({"size": np.r_[1.7e308, -1.7e308, size]}))
 
 
 def test_ten_thousand_levels_are_a_hundred_and_the_rest():
@@ -269,7 +270,9 @@ def test_the_line_that_puts_many_columns_in_order_can_be_pasted():
     np.testing.assert_array_equal(detector.anomaly_score(given["X"]), wanted)
 
 
-@pytest.mark.parametrize("names", [["a", 0, 1], [0.5, 1.5, 2.5], [("a", "x"), ("a", "y"), ("b", "x")]])
+@pytest.mark.parametrize(
+    "names", [["a", 0, 1], [0.5, 1.5, 2.5], [10, 20, 30], [1, 2, 3], [("a", "x"), ("a", "y"), ("b", "x")]]
+)
 def test_names_that_are_no_text_are_checked_as_text(names):
     frame = pd.DataFrame([[0.0, 0.0, 0.0], [1.0, 2.0, 4.0]])
     frame.columns = pd.MultiIndex.from_tuples(names) if isinstance(names[0], tuple) else names
@@ -281,6 +284,16 @@ def test_names_that_are_no_text_are_checked_as_text(names):
     given = {"X": other.copy()}
     exec(str(caught.value).partition("Give the columns of the fit: ")[2], given)
     np.testing.assert_array_equal(table.transform(given["X"]), table.transform(frame))
+
+
+@pytest.mark.parametrize("labels", [[1, 0, 2], [1, 2, 3]])
+@pytest.mark.parametrize("fitted", [pd.DataFrame(np.eye(3)), np.eye(3)])
+def test_numbered_columns_in_another_order_are_refused(fitted, labels):
+    table = Table().fit(fitted)
+    frame = pd.DataFrame(np.eye(3), columns=labels)
+    with pytest.raises(ValueError, match=r"are numbered .*, but those of the fit were 0 to 2: .*to_numpy"):
+        table.transform(frame)
+    np.testing.assert_array_equal(table.transform(frame.to_numpy()), np.eye(3))
 
 
 def test_arrays_after_frames_and_frames_after_arrays():

@@ -91,6 +91,8 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="was left by a fit with other data or settings: remove it"):
         train(target(), ROWS, ROWS, plan(), checkpoint=path, fingerprint="b")
     path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="is a folder; a file is wanted: checkpoint="):
+        train(target(), ROWS, ROWS, plan(), checkpoint=tmp_path, fingerprint="a")
     with pytest.raises(ValueError, match="is no checkpoint of a fit"):
         train(target(), ROWS, ROWS, plan(), checkpoint=path, fingerprint="a")
 

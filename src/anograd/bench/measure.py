@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.metrics import f1_score, precision_recall_curve
 
 from anograd.bench import sets
-from anograd.bench.entrants import Entrant, Floats
+from anograd.bench.entrants import Entrant, Fitted, Floats
 from anograd.bench.plan import Cell
 from anograd.bench.protocols import Split
 from anograd.bench.results import Line
@@ -64,15 +64,16 @@ def _measure(cell: Cell, entrant: Entrant, line: Line) -> Line:
     before = _restart_peak()
     began, cpu = time.perf_counter(), time.process_time()
     fitted = entrant.fit(rows, known, seed=cell.seed, **cell.settings)
-    if not fitted.scores:
-        raise ValueError("no scores were given; wanted is Fitted({'score': rows -> one number a row})")
+    if not isinstance(fitted, Fitted) or not fitted.scores:
+        given = "no scores were" if isinstance(fitted, Fitted) else f"a {type(fitted).__name__} was"
+        raise ValueError(f"{given} given; wanted is Fitted({{'score': rows -> one number a row}})")
     weights = None if fitted.weights is None else index(fitted.weights)  # of NumPy's kinds of integers, too
     cost = {
         "fit_seconds": round(time.perf_counter() - began, 3),
         "cpu_seconds": round(time.process_time() - cpu, 3),
     }
     began = time.perf_counter()
-    scores = {name: score(split.test) for name, score in fitted.scores.items()}
+    scores = {name: np.asarray(score(split.test)) for name, score in fitted.scores.items()}
     cost["score_seconds"] = round(time.perf_counter() - began, 4)
     found = {name: measures(values, split) for name, values in scores.items()}
     peak = _peak()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from functools import cache
 from importlib import import_module
 
@@ -16,20 +18,21 @@ def roster(module: str | None = None) -> Mapping[str, Entrant]:
     Parameters
     ----------
     module : str, optional
-        A module with a mapping ``ENTRANTS`` of its own, which is added to ours; its names win.
+        A module with a mapping ``ENTRANTS`` of its own, which is added to ours under other names.
 
     Raises
     ------
     ValueError
-        No such module, or one without ``ENTRANTS``.
+        No such module, or one without ``ENTRANTS``, or with one of a name that is taken.
     """
     from anograd.bench.rivals import ENTRANTS
 
     if module is None:
         return ENTRANTS
     try:
-        own = import_module(module).ENTRANTS
-    except Exception as error:  # whatever a module of the user's own does while it is read
+        with redirect_stdout(sys.stderr):  # stdout is for what the run says
+            own = import_module(module).ENTRANTS
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own does while it is read
         raise ValueError(
             f"entrants = {module!r}: a module that can be imported and has ENTRANTS, a dict of "
             f"anograd.bench.entrants.Entrant by name, is wanted; {type(error).__name__}: {error}"
@@ -37,5 +40,10 @@ def roster(module: str | None = None) -> Mapping[str, Entrant]:
     if not isinstance(own, dict) or not all(isinstance(one, Entrant) for one in own.values()):
         raise ValueError(
             f"entrants = {module!r}: its ENTRANTS is no dict of anograd.bench.entrants.Entrant by name"
+        )
+    if taken := sorted(set(own) & set(ENTRANTS)):
+        raise ValueError(
+            f"entrants = {module!r}: its ENTRANTS has {', '.join(map(repr, taken))}, which is taken by a "
+            "detector that is here: results are known by names, so call it something else"
         )
     return {**ENTRANTS, **own}

@@ -58,6 +58,8 @@ def measured(
     ------
     RuntimeError
         A process ended before it was ready for a cell.
+    ValueError
+        In it the module of one's own entrants cannot be imported.
     """
     context = _context()
     waiting = list(reversed(cells))
@@ -93,10 +95,12 @@ def _outcome(worker: _Worker, ready: Sequence[Any], seconds: float) -> Line | No
     assert cell is not None
     if worker.pipe in ready:
         try:
-            line: Line | None = worker.pipe.recv()
+            line: Line | str | None = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join()
         else:
+            if isinstance(line, str):  # why it cannot measure anything
+                raise ValueError(line)
             if line is None:  # it says that it is up, and the cell begins now
                 worker.up, worker.began = True, time.monotonic()
             return line
@@ -195,12 +199,18 @@ def _serve(pipe: Connection, threads: int, entrants: str | None, environment: di
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # a group to be ended with all that a detector starts
     threading.Thread(target=_outlive_nobody, daemon=True).start()
-    sys.stdout = sys.stderr  # stdout is for what the run says
+    sys.stdout = sys.stderr  # stdout is for what the run says,
+    os.dup2(2, 1)  # also where a library writes there by itself
+    multiprocessing.current_process().daemon = False  # a detector may start processes, which end with it
     import torch
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
-    known, own = roster(entrants), os.getpid()
+    try:
+        known, own = roster(entrants), os.getpid()
+    except ValueError as error:  # a module that could be imported in the run, and cannot be here
+        pipe.send(str(error))
+        return
     with threadpool_limits(threads), suppress(EOFError, OSError):  # where the run has ended
         pipe.send(None)
         while True:

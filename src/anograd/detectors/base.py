@@ -63,7 +63,6 @@ class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
     calibration_: Calibration
     usual_: Tensor
     made_up_: Tensor
-    offset_: float
     n_features_in_: int
     split_: dict[str, int]
     fitted_by_: dict[str, str]  # when, and by which versions; {} for models saved before this was kept
@@ -209,11 +208,12 @@ class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
 
     def _calibrate(self, normal: Floats, known: Anomalies | None = None) -> None:
         self.calibration_ = Calibration(normal, known)
-        self.offset_ = -self._threshold()
 
-    def _threshold(self) -> float:
+    @property
+    def offset_(self) -> float:
+        """What `decision_function` takes off, by `false_alarm_rate` and the calibration as they are."""
         smallest_level = 1 / (len(self.calibration_.scores) + 1)
-        return self.calibration_.threshold(max(self.false_alarm_rate, smallest_level))
+        return -self.calibration_.threshold(max(self.false_alarm_rate, smallest_level))
 
     def calibrate(self, X: Any = None, *, anomalies: Any = None, prevalence: float | None = None) -> Self:
         """Return the detector itself with p values that refer to these normal rows; nothing is refitted.

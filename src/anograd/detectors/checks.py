@@ -119,6 +119,8 @@ def plain(value: Any) -> Any:
         return [plain(one) for one in value]
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, torch.device):
+        return str(value)
     if isinstance(value, Target):
         return "auto"  # handed in again at loading
     if isinstance(value, bool | int | float | str):

@@ -294,7 +294,7 @@ class GradCon(NetworkDetector):
         if isinstance(self.target, Target):
             train_rows = rows.some(split.train, self._device())
             self._adopt(self.target, train_rows[:2])
-            self.reference_ = mean_gradient(self.target_, train_rows, self.batch_size)
+            self.reference_ = mean_gradient(self.target_, train_rows, int(self.batch_size))
             self.history_, self.kept_epoch_ = [], 0
             return
         task = self._task(rows, split, seed)
@@ -311,7 +311,7 @@ class GradCon(NetworkDetector):
         train_rows, validation = rows.some(split.train, device), rows.some(split.validation, device)
         target, penalty = self._own(train_rows, seed)
         plan = TrainingPlan(
-            self.epochs, self.batch_size, self.learning_rate, self.alpha, self.reference, self.averaging,
+            self.epochs, int(self.batch_size), self.learning_rate, self.alpha, self.reference, self.averaging,
             self.keep, self.patience,
         )  # fmt: skip
         return Task(target, penalty, train_rows, validation, plan, seed)

@@ -234,10 +234,10 @@ class PostHocDetector(NetworkDetector):
         x, held = rows.some(split.train, device), rows.some(split.validation, device)
         target, penalty = self._own(x, seed)
         plan = TrainingPlan(
-            self.epochs, self.batch_size, self.learning_rate, 0.0, "total", "cumulative", "reconstruction",
-            self.patience,
+            self.epochs, int(self.batch_size), self.learning_rate, 0.0, "total", "cumulative",
+            "reconstruction", self.patience,
         )  # fmt: skip
-        settings = [self.batch_size, self.learning_rate, self.network_, seed, list(x.shape)]
+        settings = [int(self.batch_size), self.learning_rate, self.network_, seed, list(x.shape)]
         told = digest(settings, chain(in_turn(x, READ_AT_ONCE), in_turn(held, READ_AT_ONCE)))
         with observer(self.progress, self.epochs) as observe:
             trained = train(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -88,7 +88,7 @@ class Encoder:
         X = to_array(X)
         if self.table is not None:
             return torch.from_numpy(self.table.transform(self._framed(estimator, X)))
-        if self.names is not None and (given := frame_names(X)) is not None:
+        if (given := frame_names(X)) is not None:
             check_names(given, self.names)
         rows = check_images(X) if self.pixels is not None else _raw(X)
         if rows.shape[1:] != self.shape:
@@ -115,7 +115,7 @@ class Encoder:
         assert table is not None
         if is_frame(X):
             return X
-        X = validate_data(estimator, X, reset=False, dtype="numeric", ensure_all_finite=False)
+        X = check_array(X, dtype="numeric", ensure_all_finite=False, estimator=estimator)
         if table.names_in is not None:
             warnings.warn(
                 f"X does not have valid feature names, but {type(estimator).__name__} was fitted "

@@ -105,5 +105,4 @@ def restored(
     kept = {name: tensor.numpy() for name, tensor in groups["calibration"].items()}
     known = Anomalies(kept["anomalies"], manifest["prevalence"]) if "anomalies" in kept else None
     detector.calibration_ = Calibration(kept["scores"], known)
-    detector.offset_ = -detector._threshold()
     return detector
