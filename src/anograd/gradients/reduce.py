@@ -54,7 +54,8 @@ def reduce(
     )
     if len(uses) > 1:
         floats += shape.numel() if builds else floats_of_pairs(uses)
-    block = max(1, BLOCK_FLOATS // max(1, floats))
+    blocks = -(-n // max(1, BLOCK_FLOATS // max(1, floats)))
+    block = -(-n // blocks)  # all about as large
     parts: dict[str, list[Tensor]] = {name: [] for name in wanted}
     for start in range(0, n, block):
         here = uses if block >= n else [one.rows(slice(start, start + block)) for one in uses]
