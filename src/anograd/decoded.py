@@ -82,42 +82,50 @@ class Tally:
     table : Table
         Fitted.
 
+    Attributes
+    ----------
+    counts : ndarray of int64, (1 + columns,)
+        How many rows there were, and how many are so in each column: sums of what `of` returns.
+
     Examples
     --------
     >>> table = Table().fit([[0.0, 5.0], [10.0, 5.0]])
     >>> tally = Tally(table)
-    >>> tally.add(table.transform([[5.0, 6.0]] * 20))
+    >>> tally.counts += tally.of(table.transform([[5.0, 6.0]] * 20))
     >>> tally.many()
     [Unlike(column='1', rows=20, share=1.0, why='a number other than 5')]
     """
 
     def __init__(self, table: Table) -> None:
-        self._table, self.rows = table, 0
-        self._counts = np.zeros(table.n_in, dtype=np.int64)
+        self._table = table
+        self.counts = np.zeros(1 + table.n_in, dtype=np.int64)
         self._numbers = _numbers(table)
         self._at = np.flatnonzero(np.isin(table.origin, self._numbers))
         self._high = np.where(np.isin(self._numbers, table.constant), 0, 1).astype(np.float32)
         self._unseen = {j: int(at[-1]) for j, at in _levels(table).items() if j not in table.gaps}
 
-    def add(self, encoded: Rows) -> None:
-        """Count some rows more.
+    def of(self, encoded: Rows) -> NDArray[np.int64]:
+        """Return the counts of some rows, (1 + columns,).
 
         Parameters
         ----------
         encoded : ndarray, (n, number of `names_out`)
         """
-        self.rows += len(encoded)
+        counts = np.zeros_like(self.counts)
+        counts[0], columns = len(encoded), counts[1:]
         values = encoded[:, self._at]
-        self._counts[self._numbers] += ((values < 0) | (values > self._high)).sum(0)
+        columns[self._numbers] = ((values < 0) | (values > self._high)).sum(0)
         for j, column in self._unseen.items():
-            self._counts[j] += np.count_nonzero(encoded[:, column])
+            columns[j] = np.count_nonzero(encoded[:, column])
+        return counts
 
     def many(self) -> list[Unlike]:
         """Return the columns in which a tenth of the rows, and five at least, are so; most rows first."""
-        least = max(FEW, MANY * self.rows)
+        rows, *columns = self.counts.tolist()
+        least = max(FEW, MANY * rows)
         found = [
-            Unlike(self._table.label(j), count, count / self.rows, self._why(j))
-            for j, count in enumerate(self._counts.tolist())
+            Unlike(self._table.label(j), count, count / rows, self._why(j))
+            for j, count in enumerate(columns)
             if count >= least
         ]
         return sorted(found, key=lambda one: -one.rows)

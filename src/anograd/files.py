@@ -376,7 +376,12 @@ def check_stopped(error: BaseException) -> None:
 def damaged(path: Path, error: BaseException) -> ValueError:
     """Return the error that names a file which could not be read, and why."""
     check_stopped(error)
-    return ValueError(f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}")
+    with suppress(UnicodeEncodeError):
+        str(path).encode()
+        return ValueError(f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}")
+    return ValueError(
+        f"the name {str(path)!r} is not in UTF-8, and polars opens no such file: give it another"
+    )
 
 
 def _line(error: BaseException) -> str:

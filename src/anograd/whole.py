@@ -43,10 +43,10 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
     OSError
         The disk is full, or writing is not allowed; the message names the file.
     """
-    target = Path(path).resolve()
+    given, target = Path(path), Path(path).resolve()
     try:
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
+        if given.exists() and not given.is_file():  # a pipe among /dev/fd resolves to what is not there
+            with given.open("wb") as file:
                 yield file
             return
         clear(target)
@@ -69,6 +69,56 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
             f"{str(path)!r} was not written, nothing is half written: {error.strerror or error}; "
             f"{space_or(error)}write elsewhere",
         ) from error
+
+
+def to_stdout(content: bytes) -> None:
+    """Write to stdout what a file would hold, whatever the locale's encoding is."""
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:  # as in a notebook
+        sys.stdout.write(content.decode(errors="replace"))
+        return
+    sys.stdout.flush()
+    binary.write(content)
+    binary.flush()
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same from what is written there, until the end.
+
+    Parameters
+    ----------
+    target : Path
+        Absolute; its folder is there. ``.name.lock`` lies beside it meanwhile.
+
+    Raises
+    ------
+    OSError
+        Another process is at it.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    with path.open("ab") as lock:
+        try:
+            claim(lock.fileno(), wait=False)
+            mine = path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+        except BlockingIOError:
+            mine = False
+        except OSError:  # a disk that knows no locks
+            mine = True
+        if not mine:
+            raise busy(target)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # where what is open stays
+                path.unlink()
+
+
+def busy(target: Path) -> OSError:
+    """Return the error that another run writes there."""
+    return OSError(
+        errno.EBUSY, f"another run writes to {str(target)!r}: wait for its end, or give another -o"
+    )
 
 
 def space_or(error: OSError) -> str:

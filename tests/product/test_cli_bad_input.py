@@ -71,6 +71,17 @@ def test_a_damaged_picture_is_named(place, tmp_path):
     assert "0.png' could not be read, it is damaged or cut short" in line
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_name_that_is_not_in_utf_8_is_no_damage(tmp_path, ending):
+    path = tmp_path / os.fsdecode(b"gr\xf6sse." + ending.encode())
+    frame = pl.DataFrame({"x": [1.0, 2.0] * 10})
+    (frame.write_csv if ending == "csv" else frame.write_parquet)(tmp_path / "x")
+    (tmp_path / "x").rename(path)
+    line = fails("fit", path, "-o", tmp_path / "model")
+    assert "is not in UTF-8, and polars opens no such file: give it another" in line
+
+
 def test_nan_is_named_by_row_and_column(place, tmp_path):
     text = (place / "x.csv").read_text().splitlines()
     text[4] = "," + text[4].partition(",")[2]

@@ -11,6 +11,7 @@ import pytest
 from tests.product.conftest import fails, misused, works
 
 from anograd import load
+from anograd.whole import alone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,6 +52,14 @@ def test_a_model_is_not_written_over(place, table_model):
         assert "would become part of it" in fails(*command, "-o", output)
     assert (table_model / "manifest.json").read_bytes() == before
     assert not (table_model / "scores.csv").exists()
+
+
+def test_two_fits_do_not_write_one_model(place, tmp_path):
+    fit = ("fit", place / "x.csv", "-o", tmp_path / "model", "--label", "class", "--normal", 0, "--epochs", 1)
+    with alone(tmp_path / "model"):
+        assert "another run writes to '" in fails(*fit)
+    works(*fit)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_rejects_and_scores_are_two_files(place, table_model, tmp_path):

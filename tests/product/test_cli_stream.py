@@ -236,12 +236,15 @@ def interrupted(monkeypatch, after: int, error: BaseException):
 def test_an_interrupted_run_goes_on_where_it_was(
     model, rows, tmp_path, small_pieces, monkeypatch, data, rule
 ):
-    spoiled = rows.with_columns(size=pl.when(pl.int_range(pl.len()) % 50 == 3).then(None).otherwise("size"))
+    number = pl.int_range(pl.len())
+    far = pl.when(number < 60).then(pl.col("size") * 1000).otherwise("size")  # a fifth, before the end
+    spoiled = rows.with_columns(size=pl.when(number % 50 == 3).then(None).otherwise(far))
     spoiled.write_csv(tmp_path / "x.csv")
     spoiled.write_parquet(tmp_path / "x.parquet", row_group_size=100)
     scores, aside = tmp_path / "s.csv", tmp_path / "r.csv"
     arguments = ("score", model, tmp_path / data, "-o", scores, "--rejects", aside, *rule)
-    works(*arguments)
+    first = works(*arguments)
+    assert "'size' holds a number outside" in first.stderr
     whole, rejected = scores.read_bytes(), aside.read_bytes()
     assert rejected.count(b"\n") == 7
     scores.write_text("earlier")
@@ -256,6 +259,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
         file.write(b"neither")
     told = works(*arguments)
     assert told.stderr.startswith("going on from row ")
+    assert told.stderr.endswith(first.stderr)  # what is said of all rows
     assert (scores.read_bytes(), aside.read_bytes()) == (whole, rejected)
     assert not held.exists()
 
@@ -306,6 +310,17 @@ def test_two_runs_do_not_write_to_one_file(model, rows, tmp_path):
     finally:
         first.close(keep=False)
     works("score", model, tmp_path / "x.csv", "-o", tmp_path / "s.csv")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no such folder on this system")
+@pytest.mark.parametrize("rule", [("--alpha", 0.2), ("--budget", 9)])
+def test_scores_go_into_a_pipe_that_has_no_name(model, rows, tmp_path, rule):
+    works("score", model, tmp_path / "x.csv", "-o", tmp_path / "s.csv", *rule)
+    out, into = os.pipe()
+    with os.fdopen(out, "rb") as read:
+        with os.fdopen(into, "wb"):
+            works("score", model, tmp_path / "x.csv", "-o", f"/dev/fd/{into}", *rule)
+        assert read.read() == (tmp_path / "s.csv").read_bytes()
 
 
 KILLED = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from anograd import whole
-from anograd.whole import clear, filled_whole, write_whole
+from anograd.whole import alone, clear, filled_whole, to_stdout, write_whole
 
 fcntl = pytest.importorskip("fcntl")
 STRAY = f".name.{'0' * 32}"
@@ -60,6 +61,25 @@ def test_a_device_is_written_to_and_not_replaced():
     with pytest.raises(OSError, match="'/dev/full' was not written"):
         write_whole("/dev/full", b"1")
     assert Path("/dev/full").is_char_device()
+
+
+def test_who_writes_there_is_alone_until_the_end(tmp_path):
+    said = pytest.raises(OSError, match=r"another run writes to '.*model': wait for")
+    with alone(tmp_path / "model"), said, alone(tmp_path / "model"):
+        raise AssertionError
+    assert list(tmp_path.iterdir()) == []
+    with alone(tmp_path / "model"), alone(tmp_path / "other"):
+        pass
+
+
+def test_stdout_gets_what_a_file_would_hold_in_any_locale(monkeypatch):
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="ascii"))
+    to_stdout("größe".encode())
+    assert out.getvalue() == "größe".encode()
+    monkeypatch.setattr(sys, "stdout", text := io.StringIO())
+    to_stdout("größe".encode())
+    assert text.getvalue() == "größe"
 
 
 @pytest.mark.parametrize("step", [True, False], ids=["in one step", "in two"])

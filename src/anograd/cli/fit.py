@@ -25,6 +25,7 @@ from anograd.decide import counted
 from anograd.detectors import DETECTORS, Detector
 from anograd.labelled import read_labelled
 from anograd.ranks import together
+from anograd.whole import alone
 
 AUTO, FOR_TABLES, FOR_IMAGES = "auto", "r2ad2", "gradcon"
 WITH_SETTINGS = "gradscoretest"  # for both, where --for-images or --for-tables asks for its settings
@@ -134,7 +135,8 @@ def fit(
     if together().rank:  # of the processes that torchrun started, the first speaks and saves
         made.fit(X, y)
         return
-    with _parents(out):
+    with _parents(out), alone(out):
+        _new_model(output, force)  # another run may have been here meanwhile
         _fit(made, X, y, partial)
         _save(made, out, partial)
     _say_what_was_fitted(made, number_of_rows(X), output, free)

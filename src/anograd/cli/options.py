@@ -106,10 +106,10 @@ def check_output(output: str, example: str, *read: str | Path | None, piped: boo
     piped : bool, default False
         Whether - will do.
     """
-    target = Path(output).resolve()
+    given, target = Path(output), Path(output).resolve()
     if output == "-" and not piped:
         raise ValueError(f"- is no name of a file, which is wanted, such as {example}; --json goes to stdout")
-    if output == "-" or (target.exists() and not target.is_file() and not target.is_dir()):
+    if output == "-" or (given.exists() and not given.is_file() and not given.is_dir()):
         return
     if target.is_dir():
         raise ValueError(f"{output!r} is a folder; a file is wanted, such as -o {Path(output, example)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +36,7 @@ from anograd.decoded import in_words
 from anograd.detectors import Detector, load
 from anograd.labelled import only_fitted, read_features, read_labelled, read_normal
 from anograd.page import Card, Scored, check_needs, page, reasons
-from anograd.whole import write_whole
+from anograd.whole import to_stdout, write_whole
 
 ENDINGS = (".html", ".htm")
 MADE_WITH = ("torch", "numpy", "scikit-learn", "scipy", "matplotlib", "jinja2")
@@ -88,7 +87,7 @@ def report_(
     content = page(scored, _card(model, data, detector), why, untold, among or "")
     whole = content.encode(errors="replace")  # names of files need not be text
     if output == "-":
-        sys.stdout.write(whole.decode())
+        to_stdout(whole)
     else:
         write_whole(output, whole)
     if scored.unlike:

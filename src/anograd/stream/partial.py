@@ -7,11 +7,10 @@ does not vouch for, and goes on from there.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anograd.stream.pieces import Place
-from anograd.whole import claim
+from anograd.whole import busy, claim
 
 Floats = NDArray[np.float64]
 EVERY = 1.0  # seconds between two entries in the journal, each after a whole piece
@@ -42,6 +41,8 @@ class Partial:
     ----------
     place : Place
         Where the source goes on.
+    counts : sequence of int
+        What was added last of these.
     changed : list of str
         What of the key differs from an earlier run's, which is then gone.
 
@@ -56,18 +57,19 @@ class Partial:
         self.folder, self._key = folder, key
         self._lock = _locked(folder)
         journal = self._journal()
-        was = journal.get("key", {})
+        was = journal.get("key") or {}
         self.changed = [name for name in key if was and was.get(name) != key[name]]
         if was != key:
             journal = {}
             (folder / "journal").unlink(missing_ok=True)
         self.place = Place(*journal.get("place", (0, 0)))
+        self.counts: Sequence[int] = journal.get("counts", ())
         self.vouched = bool(journal)
         self._scores = _opened(folder / "scores", FLOAT * self.place.rows)
         self._rejects = _opened(folder / "rejects", journal.get("bytes_of_rejects", 0))
         self._due = monotonic() + EVERY
 
-    def add(self, scores: Floats, rejects: bytes, after: Place) -> None:
+    def add(self, scores: Floats, rejects: bytes, after: Place, counts: Sequence[int] = ()) -> None:
         """Append the scores of the next rows, and what is said of those that have none.
 
         Parameters
@@ -78,10 +80,12 @@ class Partial:
             Lines of CSV.
         after : Place
             Where the source goes on.
+        counts : sequence of int
+            Of all rows so far, for a later run to count on.
         """
         self._scores.write(scores.astype("<f8").data)
         self._rejects.write(rejects)
-        self.place = after
+        self.place, self.counts = after, counts
         if monotonic() > self._due:
             self.vouch()
 
@@ -92,7 +96,7 @@ class Partial:
             os.fsync(file.fileno())
         entry = {
             "key": self._key, "place": [self.place.rows, self.place.bytes],
-            "bytes_of_rejects": self._rejects.tell(),
+            "bytes_of_rejects": self._rejects.tell(), "counts": self.counts,
         }  # fmt: skip
         following = self.folder / "journal.next"
         with following.open("wb") as journal:
@@ -162,9 +166,7 @@ def _locked(folder: Path) -> BinaryIO:
         claim(file.fileno(), wait=False)
     except BlockingIOError as error:
         file.close()
-        raise OSError(
-            errno.EBUSY, f"another run writes to {str(folder)!r}: wait for its end, or give another -o"
-        ) from error
+        raise busy(folder) from error
     except OSError:  # a disk that knows no locks
         pass
     return file

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import sys
 import tempfile
 import uuid
 import warnings
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from anograd import report, store
 from anograd._version import __version__
@@ -34,7 +34,7 @@ from anograd.stream.delimited import Delimited
 from anograd.stream.partial import Partial
 from anograd.stream.pieces import InMemory, Parts, Piece, Place, Source, rows_of_a_piece
 from anograd.stream.verdicts import Summary, Verdicts
-from anograd.whole import written_whole
+from anograd.whole import to_stdout, written_whole
 
 STDOUT = "-"
 HEAD = 2**16  # bytes that tell a file from another one of the same size and time
@@ -58,12 +58,15 @@ class Scored:
         Lines of CSV that say why.
     after : Place
         Where the source goes on.
+    counts : ndarray, optional
+        What `Tally` says of its rows.
     """
 
     first: int
     scores: Floats
     rejects: bytes
     after: Place
+    counts: NDArray[np.int64] | None = None
 
 
 def score_file(
@@ -137,8 +140,11 @@ def score_file(
                 tell(f"starting anew: the {partial.changed[0]} changed since a run was interrupted")
             if partial.place.rows:
                 tell(f"going on from row {partial.place.rows:,} of an interrupted run")
+            if tally is not None and len(partial.counts) == len(tally.counts):
+                tally.counts += partial.counts  # of the rows before
             for piece in scored(detector, source, partial.place, strict=strict, tally=tally):
-                partial.add(piece.scores, piece.rejects, piece.after)
+                counts = () if tally is None else tally.counts.tolist()
+                partial.add(piece.scores, piece.rejects, piece.after, counts)
             if resumes and _changed(data, key["input"]):
                 warnings.warn(
                     f"{data!r} changed while it was scored: the scores are of what was there when each piece "
@@ -172,7 +178,7 @@ def scored(
     strict : bool
         Whether a row that cannot be scored is an error.
     tally : Tally, optional
-        Counts the rows of a table that are unlike those of the fit.
+        Is given the counts of the pieces so far: of rows that are unlike those of the fit.
 
     Raises
     ------
@@ -186,11 +192,17 @@ def scored(
             rows += piece.count
             waiting.append(_begin(detector, source, piece, submit, strict=strict, tally=tally))
             if len(waiting) > count:
-                yield waiting.popleft()()
+                yield _counted(waiting.popleft()(), tally)
         while waiting:
-            yield waiting.popleft()()
+            yield _counted(waiting.popleft()(), tally)
     if not rows:
         raise ValueError(f"{source.name} holds no row; at least one is wanted")
+
+
+def _counted(piece: Scored, tally: Tally | None) -> Scored:
+    if tally is not None and piece.counts is not None:
+        tally.counts += piece.counts
+    return piece
 
 
 def _begin(
@@ -198,7 +210,7 @@ def _begin(
 ) -> Callable[[], Scored]:
     """Encode a piece and begin to score it; return what waits for the end."""
     found: Callable[[], Floats] = lambda: np.zeros(0)  # noqa: E731, of no row
-    places, why = np.zeros(0, dtype=np.int64), dict(piece.unread)
+    places, why, counts = np.zeros(0, dtype=np.int64), dict(piece.unread), None
     if number_of_rows(piece.X):
         rows, sound, unsound = detector.encoder_.sound(detector, piece.X)
         kept = np.asarray(piece.kept)
@@ -206,8 +218,7 @@ def _begin(
         why |= {int(kept[row]): reason for row, reason in unsound.items()}
         if len(rows):
             found = submit(score_encoded, detector, rows)
-            if tally is not None:
-                tally.add(rows.numpy())
+            counts = None if tally is None else tally.of(rows.numpy())
     if strict and why:
         raise _refused(source, piece, why)
 
@@ -220,7 +231,7 @@ def _begin(
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerows((piece.first + row, why[row], piece.line(row)) for row in sorted(why))
-        return Scored(piece.first, scores, lines.getvalue().encode(), piece.after)
+        return Scored(piece.first, scores, lines.getvalue().encode(), piece.after, counts)
 
     return finish
 
@@ -352,7 +363,7 @@ def _emit(output: str, pieces: Iterator[Judged]) -> None:
         report.write_scores(output, pieces)
         return
     for text in report.scores_csv(pieces):
-        sys.stdout.write(text)
+        to_stdout(text.encode(errors="surrogateescape"))
 
 
 @contextmanager

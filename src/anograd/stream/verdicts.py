@@ -25,7 +25,7 @@ class Summary:
     rejected : int
     alarms : int
     unlike : sequence of Unlike
-        Columns in which many rows hold what no row held that was learned from, of those that this run scored.
+        Columns in which many rows hold what no row held that was learned from.
     """
 
     rows: int = 0
