@@ -220,6 +220,26 @@ def test_group_norm(n: int, groups: int, each: int, grid: list[int], seed: int) 
     agrees_with_vmap(layer, torch.randn(n, groups * each, *grid, dtype=torch.float64) * 3, size=3)
 
 
+@pytest.mark.parametrize("layer", [nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.BatchNorm1d(4)], ids=str)
+def test_a_norm_of_no_position(layer: nn.Module) -> None:
+    class Rest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.rest = nn.Linear(4, 4), layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            rest = x[:, 2:]
+            rest = self.rest(rest) if isinstance(layer, nn.LayerNorm) else self.rest(rest.mT).mT
+            return torch.cat([self.first(x[:, :2]), rest], 1)
+
+    torch.manual_seed(0)
+    module = Rest().double()
+    agrees_with_vmap(module, torch.randn(3, 5, 4, dtype=torch.float64))
+    found = per_sample(Target.adopt(module, loss=squared), torch.randn(3, 2, 4, dtype=torch.float64), "norm")
+    assert (found.norm[:, 2:] == 0).all()
+    assert (found.norm[:, :2] > 0).all()
+
+
 @given(n=st.integers(1, 4), entries=st.integers(1, 6), width=st.integers(1, 5), padding=st.booleans(),
        positions=st.lists(st.integers(1, 5), max_size=2), size=st.integers(1, 30), seed=SEEDS)  # fmt: skip
 @settings(max_examples=40, deadline=None)

@@ -308,3 +308,15 @@ def test_a_reduction_of_ones_own_sees_every_gradient_once() -> None:
     assert seen == dict.fromkeys(target.layers, 40)
     with pytest.raises(ValueError, match="'fold' is wanted without one: pass fold="):
         per_sample(target, x, ("fold",))
+
+
+@pytest.mark.parametrize("memory", ["1GiB", "2KiB"])
+def test_a_fold_with_weights_of_its_own_keeps_no_graph_where_none_is_asked_for(memory: str) -> None:
+    own, target = nn.Linear(25, 2), Target.adopt(nn.Linear(5, 5), layers="weight")
+    fold = lambda name, gradients: own(gradients.flatten(1))  # noqa: E731
+    for mode, kept in ((torch.enable_grad, True), (torch.no_grad, False), (torch.inference_mode, False)):
+        with mode():
+            found = per_sample(target, torch.ones(30, 5), ("fold", "norm"), fold=fold, memory=memory)
+        assert found.fold.requires_grad == kept
+        assert not found.norm.requires_grad
+        assert not found.norm.is_inference()

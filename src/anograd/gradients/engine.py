@@ -151,7 +151,9 @@ def per_sample(
         for rows in torch.split(x, planned.chunk(memory)):
             planned, found = _as_planned(target, x, rows, planned, one_pass)
             chunks.append(found)
-    joined = {name: _joined([chunk[name] for chunk in chunks]) for name in wanted}
+        joined = {name: _joined([chunk[name] for chunk in chunks]) for name in wanted}
+    if "fold" in joined and not torch.is_grad_enabled():  # a fold may have weights of its own
+        joined["fold"] = joined["fold"].detach()
     if isinstance(reference, Mapping) and "inner" in joined:
         joined["inner"] = joined["inner"].squeeze(2)
     return PerSample(**{name: joined.get(name) for name in QUANTITIES}, layers=target.layers)

@@ -257,7 +257,7 @@ def _channels(entries: Tensor) -> Tensor:
 
 def _scales(a: Tensor, d: Tensor, normalise: Reading, summed: Reading) -> Factors:
     """G = sum over positions of d_t times the normalised input, a few rows at a time."""
-    rows = max(1, NORMALISED // a[0].numel())
+    rows = max(1, NORMALISED // max(1, a[0].numel()))
     sides = zip(torch.split(a, rows), torch.split(d, rows), strict=True)
     return Direct(torch.cat([summed(d * normalise(a)) for a, d in sides]))
 
