@@ -266,9 +266,15 @@ class Pixels:
             Numbers that seem to be on another scale than those of the fit: 0..1 for 0..255, or the reverse.
         """
         if (images.dtype.kind in "bui") != self.integer:
-            fitted, line = ("integers", "(X * 255).round().astype('uint8')  # if X lies in 0..1")
-            if not self.integer:
-                fitted, line = ("floats", "X.astype('float32') / 255  # if the training images were made so")
+            top = TOPS.get(images.dtype.name, self.high) if (self.low, self.high) == (0.0, 1.0) else 1.0
+            by = f" / {top:.0f}" if top > 1 else ""
+            fitted, line = "floats", f"X.astype('float32'){by}  # if the training images were made so"
+            if self.integer:
+                kind = "uint16" if self.high == TOPS["uint16"] else "uint8"
+                fitted, line = (
+                    "integers",
+                    f"(X * {self.high:.0f}).round().astype('{kind}')  # if X lies in 0..1",
+                )
             raise ValueError(
                 f"the images are {images.dtype} but the detector was fitted on {fitted} that run from "
                 f"{self.low:g} to {self.high:g}; give the same family: X = {line}"
@@ -294,6 +300,7 @@ class Pixels:
         if scaled.size and not self.integer:
             low, high = float(scaled.min()), float(scaled.max())
             signed = (self.low, self.high) == (0.0, 1.0) and low < -0.5
+            signed |= self.low <= -self.high / 2 < 0 <= images.min()
             if high > FAR or signed or (low < high and max(-low, high) < 1 / FAR):
                 warnings.warn(
                     f"the pixels run from {images.min():g} to {images.max():g}, but those of the fit from "

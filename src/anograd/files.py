@@ -1,13 +1,12 @@
 """A file or a folder of images becomes an array or a frame; a damaged one is refused by name."""
 
 import glob
-import importlib
 import io
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -16,23 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anograd.commas import HEADER, check_csv, check_encoding, check_lines, header, with_numbers
+from anograd.image_files import IMAGE_ENDINGS, read_images
 from anograd.quotes import check_quotes
+from anograd.reading import BROKEN, check_stopped, damaged, extra, first_line
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 WANTED = (
     "x.npy, x.npz:key, x.csv, x.parquet, or a folder of Parquet files or of images "
-    "(png, jpg, jpeg, bmp, webp, tif)"
+    "(png, jpg, jpeg, bmp, webp, tif), or - for CSV on stdin"
 )
-DEEP = re.compile(";16[BLN]")  # in Pillow's name for how pixels are stored
-BITS_A_SAMPLE = 258  # the tag of a TIFF; where its colours lie apart, Pillow's name does not tell
 # What polars says of integers of more than 38 digits.
 TOO_LONG = re.compile(r"as dtype `i128` at column '(.*)' \(column number")
 NO_FLOAT = re.compile(r"as dtype `f64` at column '(.*)' \(column number")
 STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
-# What the readers below raise on a damaged file: of any kind, such as the errors of Python's tokenizer, which
-# NumPy reads headers with. A missing file has been dealt with before.
-BROKEN = (Exception,)
 
 
 def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
@@ -76,7 +71,7 @@ def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
         )
     ending = path.suffix.lower()
     if path.is_dir():
-        return _read_images(path)
+        return read_images(path, names(path) or (), _below(path))
     if ending in (".npy", ".npz"):
         return _read_numpy(path, key)
     if ending == ".csv":
@@ -177,7 +172,7 @@ def check_alike(paths: Sequence[Path]) -> None:
             schemas.append(polars.scan_parquet(path, glob=False).collect_schema())
         except (polars.exceptions.PanicException, *BROKEN) as error:
             if isinstance(error, polars.exceptions.DuplicateError):
-                said = f"{str(path)!r} has two columns of one name: {_line(error)}; rename one"
+                said = f"{str(path)!r} has two columns of one name: {first_line(error)}; rename one"
                 raise ValueError(said) from error
             raise damaged(path, error) from error
         first, this = schemas[0], schemas[-1]
@@ -288,7 +283,7 @@ def _read_stream(stream: BinaryIO, name: str, texts: Sequence[str]) -> Any:
         check_encoding(name, "FILE | anograd ... -", error)
         check_quotes(content, name)
         raise ValueError(
-            f"{name} could not be read as CSV: {_line(error)}; a line of names comes first"
+            f"{name} could not be read as CSV: {first_line(error)}; a line of names comes first"
         ) from error
     if frame[:, -1].null_count():
         check_lines(io.StringIO(content.decode(), newline=""), frame.width, name)
@@ -316,82 +311,3 @@ def _inferred(polars: ModuleType, source: Path | bytes, kinds: dict[str, Any]) -
         # Digits of other scripts are whole numbers to polars, until it reads them.
         then = polars.String if found[1] in kinds else polars.Float64
         return _inferred(polars, source, {**kinds, found[1]: then})
-
-
-def _read_images(root: Path) -> NDArray[np.uint8]:
-    found = names(root)
-    if not found:
-        raise ValueError(
-            f"the folder {str(root)!r} holds no image; wanted are files in {', '.join(IMAGE_ENDINGS)}"
-        )
-    image, operations = (extra(f"PIL.{one}", "images", root) for one in ("Image", "ImageOps"))
-    stack: NDArray[np.uint8] | None = None
-    for i, name in enumerate(found):
-        try:
-            # By its path an uncompressed TIFF would be mapped into memory, and turned before it is read.
-            with (root / name).open("rb") as file, image.open(file) as opened:
-                mode, pages = opened.mode, getattr(opened, "n_frames", 1) if opened.format == "TIFF" else 1
-                # Of colours Pillow keeps 8 bits, whatever the file has, and says so nowhere else.
-                deep = mode[0] in "IF" or any(DEEP.search(str(tile)) for tile in opened.tile)
-                deep |= max(getattr(opened, "tag_v2", {}).get(BITS_A_SAMPLE, (8,))) > 8
-                opened.load()
-                with suppress(*BROKEN):  # of damaged notes on the picture, which itself is sound
-                    operations.exif_transpose(opened, in_place=True)
-                pixels = np.asarray(opened.convert("L" if mode in ("1", "L", "LA", "La") else "RGB"))
-        except (image.DecompressionBombError, *BROKEN) as error:
-            raise ValueError(
-                f"the image {str(root / name)!r} could not be read, it is damaged or cut short: "
-                f"{_line(error)}"
-            ) from error
-        if deep:  # a conversion to 8 bits would clip them without a word
-            raise ValueError(
-                f"the image {str(root / name)!r} has more than 8 bits a pixel (mode {mode}); folders are "
-                "read with 8 bits: build the array yourself and give X.npy"
-            )
-        if pages > 1:
-            raise ValueError(
-                f"the image {str(root / name)!r} holds {pages} pictures, and only the first would be seen: "
-                "write each to a file of its own, or give X.npy, in which they are channels (n, C, H, W)"
-            )
-        chw = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        if stack is None:
-            stack = np.empty((len(found), *chw.shape), dtype=np.uint8)
-        if chw.shape != stack.shape[1:]:
-            raise ValueError(
-                f"the image {name!r} is of shape (C, H, W) = {chw.shape}, but {found[0]!r} of "
-                f"{stack.shape[1:]}; one size and one mode (grey or colour) are wanted: resize or "
-                "convert them first"
-            )
-        stack[i] = chw
-    assert stack is not None
-    return stack
-
-
-def check_stopped(error: BaseException) -> None:
-    """Raise KeyboardInterrupt where that is what an error stands for: polars makes its own of a Ctrl-C."""
-    if "KeyboardInterrupt" in str(error):
-        raise KeyboardInterrupt from error
-
-
-def damaged(path: Path, error: BaseException) -> ValueError:
-    """Return the error that names a file which could not be read, and why."""
-    check_stopped(error)
-    with suppress(UnicodeEncodeError):
-        str(path).encode()
-        return ValueError(f"{str(path)!r} could not be read, it is damaged or cut short: {_line(error)}")
-    return ValueError(
-        f"the name {str(path)!r} is not in UTF-8, and polars opens no such file: give it another"
-    )
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def extra(module: str, extra: str, path: Path) -> ModuleType:
-    """Return a module that an extra brings; without it, ImportError names the extra."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = "pillow" if extra == "images" else module
-        raise ImportError(f"reading {str(path)!r} needs {package}: pip install 'anograd[{extra}]'") from error

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 BINS = 110  # dots side by side
+WIDE = 30  # letters of a caption's line; the end of a path says most
 COLOURS = ("#4878a8", "#c44e52")  # blue and red that people with any colour vision tell apart
 
 
@@ -97,7 +98,9 @@ def _draw(place: Axes, image: NDArray[Any], caption: str) -> None:
     place.imshow(np.clip(pixels, 0, 1), cmap="gray", vmin=0, vmax=1)
     place.set_xticks([])
     place.set_yticks([])
-    place.set_xlabel(caption, fontsize=9)
+    lines = (line if len(line) <= WIDE else "..." + line[3 - WIDE :] for line in caption.split("\n"))
+    shown = "\n".join(lines).encode(errors="replace").decode()  # names of files need not be text
+    place.set_xlabel(shown, fontsize=9, parse_math=False)
 
 
 def strips(groups: Mapping[str, Floats], line: float, *, title: str, meaning: str) -> Figure:

@@ -264,6 +264,32 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert not held.exists()
 
 
+def test_an_interrupted_run_over_pictures_goes_on_where_it_was(
+    images_model, place, tmp_path, small_pieces, monkeypatch
+):
+    monkeypatch.setattr("anograd.detectors.base.SCORED_AT_ONCE", 4)
+    monkeypatch.setattr("anograd.detectors.base.NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("anograd.stream.run.CELLS", 1)
+    arguments = ("score", images_model, place / "good", "-o", tmp_path / "s.csv")
+    works(*arguments)
+    whole = (tmp_path / "s.csv").read_bytes()
+    with monkeypatch.context() as patched:
+        interrupted(patched, 2, KeyboardInterrupt())
+        assert run(*arguments).exit_code != 0
+    assert "going on from row 8 of an interrupted run" in works(*arguments).stderr
+    assert (tmp_path / "s.csv").read_bytes() == whole
+    assert inside(tmp_path) == ["s.csv"]
+
+
+def test_pictures_whose_names_are_no_text_are_scored_into_parquet(images_model, place, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for path, name in zip(sorted((place / "good").rglob("*.png")), (b"a.png", b"b\xff.png"), strict=False):
+        (pictures / os.fsdecode(name)).write_bytes(path.read_bytes())
+    works("score", images_model, pictures, "-o", tmp_path / "s.parquet")
+    assert pl.read_parquet(tmp_path / "s.parquet")["row"].to_list() == ["a.png", "b\\udcff.png"]
+
+
 @pytest.mark.parametrize("change", ["input", "model", "options", "journal", "scores"])
 def test_a_run_that_is_another_one_starts_anew(model, rows, tmp_path, small_pieces, monkeypatch, change):
     data, own, scores = tmp_path / "x.csv", tmp_path / "model", tmp_path / "s.csv"

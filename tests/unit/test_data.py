@@ -1,5 +1,6 @@
 import json
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -337,6 +338,24 @@ def test_another_number_family_is_refused():
         data.Pixels.fit(floats).transform(integers)
 
 
+@pytest.mark.parametrize(
+    ("fitted", "given"),
+    [
+        (np.array([0, 65535], dtype=np.uint16), np.array([0.0, 1.0])),
+        (np.array([0, 255], dtype=np.uint8), np.array([0.0, 1.0])),
+        (np.array([0.0, 1.0]), np.array([0, 65535], dtype=np.uint16)),
+        (np.array([0.0, 1.0]), np.array([0, 255], dtype=np.uint8)),
+        (np.array([0.0, 240.0]), np.array([0, 240], dtype=np.uint8)),
+    ],
+)
+def test_the_line_that_is_given_makes_the_same_family(fitted, given):
+    pixels = data.Pixels.fit(fitted)
+    with pytest.raises(ValueError, match="give the same family: X = ") as caught:
+        pixels.transform(given)
+    line = str(caught.value).partition("X = ")[2]
+    np.testing.assert_array_equal(pixels.transform(eval(line, {"X": given})), [0, 1])
+
+
 def test_another_number_of_bits_a_pixel_is_refused():
     bytes_, words = np.array([0, 128, 255], dtype=np.uint8), np.array([0, 32896, 65535], dtype=np.uint16)
     for fitted, given in ((bytes_, words), (words, bytes_)):
@@ -394,6 +413,14 @@ def test_floats_on_another_scale_are_told(fitted, given):
         pixels.transform(given * unit)
     pixels.transform(fitted * unit[:1])
     pixels.transform(np.zeros((1, 1, 6, 6)))  # a dark picture
+
+
+def test_pixels_from_zero_beside_those_from_minus_one_are_told():
+    pixels = data.Pixels.fit(np.linspace(-1, 1, 50))
+    with pytest.warns(UserWarning, match="on another scale all images score alike"):
+        pixels.transform(np.linspace(0, 1, 50))
+    with warnings.catch_warnings(action="error"):
+        pixels.transform(np.linspace(-0.5, 1, 50))
 
 
 def test_pixels_from_minus_one_beside_those_from_zero_are_told():

@@ -77,6 +77,18 @@ def test_a_patch_is_spread_over_its_pixels_by_their_difference():
     assert shown.tolist() == [[[[1.0, 9.0], [2.0, 2.0]]]]
 
 
+@pytest.mark.parametrize(("side", "patches_along"), [(48, 12), (96, 24), (240, 24)])
+def test_large_pictures_are_cut_into_no_more_patches(side, patches_along):
+    images = RNG.random((20, 1, side, 2))
+    target = ag.Target.adopt(nn.Conv2d(1, 1, 1))
+    detector = ag.GradCon(target=target, random_state=0).fit(images)
+    scored = []
+    detector._score_batch = lambda rows: scored.append(len(rows)) or rows.flatten(1).sum(1)
+    for patch in (None, side // patches_along):
+        detector.explain(images[:1], patch=patch)
+    assert sum(scored[: len(scored) // 2]) == sum(scored[len(scored) // 2 :])
+
+
 def test_the_nearest_are_found_in_order():
     others = torch.tensor([[5.0], [1.0], [2.0]])
     assert nearest(torch.tensor([[0.0], [9.0]]), others, 2).tolist() == [[1, 2], [0, 2]]

@@ -24,6 +24,31 @@ def test_deep_colours_are_refused_rather_than_cut(tmp_path):
         data.read(tmp_path)
 
 
+@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+def test_moving_pictures_are_refused_rather_than_seen_by_halves(tmp_path, ending):
+    first, second = (Image.fromarray(np.full((8, 8), value, dtype=np.uint8)) for value in (0, 200))
+    first.save(tmp_path / f"x.{ending}", save_all=True, append_images=[second])
+    with pytest.raises(ValueError, match="holds 2 pictures, and only the first would be seen"):
+        data.read(tmp_path)
+
+
+def test_pictures_of_other_kinds_are_left_out_with_a_word(tmp_path):
+    picture = Image.fromarray(np.zeros((8, 8), dtype=np.uint8))
+    for name in ("a.png", "b.gif", "c.PPM", "d.png"):
+        picture.save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.warns(UserWarning, match=r"^2 pictures in '.*' are left out, \.gif, \.ppm: read are \.png"):
+        assert len(data.read(tmp_path)) == 2
+
+
+def test_what_is_no_picture_is_named(tmp_path):
+    (tmp_path / "a.png").write_text("nothing")
+    with pytest.raises(
+        ValueError, match=r"a.png' could not be read, .*: it does not begin as a picture does"
+    ):
+        data.read(tmp_path)
+
+
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
 def test_pictures_are_turned_as_they_are_looked_at(tmp_path, ending):
     upright = np.zeros((16, 8), dtype=np.uint8)

@@ -41,6 +41,15 @@ def test_strips_have_a_dot_for_each_row_and_the_line(tmp_path, normal):
     readable(figure, tmp_path)
 
 
+def test_captions_are_names_of_files_whatever_these_are(tmp_path):
+    names = ["$a^$b.png", "gr\udcf6sse.png", f"{'folder/' * 9}020.png"]
+    images = np.zeros((3, 1, 8, 8))
+    figure = pictures.reasons(images, images, images, [f"{name}\nscore 1" for name in names])
+    shown = [axes.get_xlabel() for axes in figure.axes[::3]]
+    assert shown == ["$a^$b.png\nscore 1", "gr?sse.png\nscore 1", "...older/folder/folder/020.png\nscore 1"]
+    readable(figure, tmp_path)
+
+
 def readable(figure, folder):
     pictures.save_png(figure, folder / "picture.png")
     with Image.open(folder / "picture.png") as picture:

@@ -88,6 +88,9 @@ def test_rows_of_any_width_are_scored_some_at_once():
 
     detector = GradCon()
     detector.encoder_ = Rows()
-    for shape, size in [((40,), 2048), ((3,), 2048), ((100,), 1024), ((28 * 28,), 512), ((3, 512, 512), 512)]:
+    for shape, size in [((40,), 2048), ((3,), 2048), ((100,), 1024), ((28 * 28,), 512)]:
         detector.encoder_.shape = shape
+        assert detector._at_once() == size
+    for shape, size in [((3, 32, 32), 512), ((3, 96, 96), 64), ((1, 300, 500), 8), ((3, 2000, 2000), 1)]:
+        detector.encoder_.shape = shape  # large pictures take much memory, and a single one is waited for
         assert detector._at_once() == size

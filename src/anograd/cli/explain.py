@@ -38,7 +38,10 @@ def explain(
     ] = None,
     label: Annotated[str | None, option("A column of a CSV or Parquet file to leave out.")] = None,
     normal: Annotated[list[str] | None, option(NORMAL, metavar="VALUE")] = None,
-    patch: Annotated[int, option("Side of the patches that images are cut into, in pixels.", min=1)] = 4,
+    patch: Annotated[
+        int | None,
+        option("Side of the patches that images are cut into, in pixels: 4, or a 24th of an image.", min=1),
+    ] = None,
     output: Annotated[
         str | None, option("x.json: all contributions; x.png: heat maps of images.", "--output", "-o")
     ] = None,

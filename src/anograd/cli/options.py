@@ -12,7 +12,8 @@ import typer
 from anograd import report, store
 from anograd.cli.answer import warn
 from anograd.costs import pair
-from anograd.files import IMAGE_ENDINGS, parquet_files
+from anograd.files import parquet_files
+from anograd.image_files import IMAGE_ENDINGS
 
 
 def option(text: str, *flags: str, panel: str | None = None, **more: Any) -> Any:

@@ -42,7 +42,7 @@ from anograd.target import Target, undisturbed, usable
 from anograd.train import Observer
 
 SCORED_AT_ONCE, MOST_AT_ONCE = 512, 2048  # rows; the fewer numbers each has, the more keep the kernels busy
-NUMBERS_AT_ONCE = 2**17
+NUMBERS_AT_ONCE, MOST_NUMBERS = 2**17, 2**21  # of as many rows: so many are wanted, and no more are taken
 MOST_USUAL = 512  # normal rows that tell what is usual
 Floats = NDArray[np.float64]
 
@@ -309,7 +309,7 @@ class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
         scores = self.anomaly_score(X)
         return self.calibration_.detect(scores, alpha=alpha, fdr=fdr, budget=budget, costs=costs)
 
-    def explain(self, X: Any, *, normal: Any = None, patch: int = 4) -> Explanation:
+    def explain(self, X: Any, *, normal: Any = None, patch: int | None = None) -> Explanation:
         """Return why each row scores as it does: what columns or pixels, the loss and each layer contribute.
 
         A part contributes what the score loses where the part is put right, by itself and last of all: its
@@ -322,8 +322,8 @@ class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
         normal : as for `fit`, optional
             Normal rows, such as those of the fit. The nearest of them is what a row is put right by, in place
             of what the autoencoder makes of it, and those with the nearest gradients are named.
-        patch : int, default 4
-            Side of the patches that images are cut into, in pixels.
+        patch : int, optional
+            Side of the patches that images are cut into, in pixels: 4, or a 24th of the longer side.
 
         Raises
         ------
@@ -384,8 +384,11 @@ class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
 
     def _at_once(self) -> int:
         """Return how many rows are scored at once."""
-        wanted = max(1, NUMBERS_AT_ONCE // max(1, math.prod(self.encoder_.shape)))
-        return min(MOST_AT_ONCE, max(SCORED_AT_ONCE, 1 << (wanted.bit_length() - 1)))
+        rows = (
+            numbers // max(1, math.prod(self.encoder_.shape)) for numbers in (NUMBERS_AT_ONCE, MOST_NUMBERS)
+        )
+        wanted, most = (1 << (max(1, one).bit_length() - 1) for one in rows)
+        return min(MOST_AT_ONCE, most, max(SCORED_AT_ONCE, wanted))
 
     def _device(self) -> torch.device:
         return checks.available(self.device)

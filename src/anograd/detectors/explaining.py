@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anograd.detectors.base import Detector
 
 NEAREST = 3
+PATCH, ALONG = 4, 24  # pixels of a patch's side, and patches along an image: each costs two scores
 LEAST = 1e-12
 
 
@@ -28,20 +29,20 @@ def taken_apart(detector: Detector) -> Parts:
         return detector._parts()
 
 
-def explained(detector: Detector, X: Any, normal: Any, patch: int) -> Explanation:
+def explained(detector: Detector, X: Any, normal: Any, patch: int | None) -> Explanation:
     """Return why rows score as they do; `Detector.explain` says how.
 
     Parameters
     ----------
     detector : Detector
     X, normal : as for ``fit``
-    patch : int
+    patch : int, optional
     """
     with precise(detector._device()):
         return _explained(detector, X, normal, patch)
 
 
-def _explained(detector: Detector, X: Any, normal: Any, patch: int) -> Explanation:
+def _explained(detector: Detector, X: Any, normal: Any, patch: int | None) -> Explanation:
     device = detector._device()
     rows = torch.cat(list(detector._encode(X))).to(device)
     others = None if normal is None else torch.cat(list(detector._encode(normal))).to(device)
@@ -91,13 +92,15 @@ def _expected(detector: Detector, rows: Tensor, others: Tensor | None) -> Tensor
     return found.to(rows)
 
 
-def _groups(encoder: Encoder, rows: Tensor, patch: int) -> Tensor:
+def _groups(encoder: Encoder, rows: Tensor, patch: int | None) -> Tensor:
     """Return which entries of a row are put right together: a category's levels, a patch, or each alone."""
     if encoder.table is not None:
         return torch.as_tensor(encoder.table.origin)
+    shape = rows.shape[1:]
+    if patch is None:
+        patch = max(PATCH, -(-max(shape) // ALONG))
     if patch < 1:
         raise ValueError(f"patch={patch}: a side of 1 pixel or more is wanted")
-    shape = rows.shape[1:]
     return patches(shape, patch) if len(shape) > 2 else torch.arange(shape.numel()).reshape(shape)
 
 

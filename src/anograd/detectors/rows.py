@@ -92,9 +92,12 @@ class Encoder:
             check_names(given, self.names)
         rows = check_images(X) if self.pixels is not None else _raw(X)
         if rows.shape[1:] != self.shape:
+            what = "resize them"
+            if self.pixels is not None and rows.shape[2:] == self.shape[1:]:  # only the colours are others
+                what = f"convert them, such as image.convert({'L' if self.shape[0] == 1 else 'RGB'!r})"
             raise ValueError(
                 f"the rows have shape {_shape(rows.shape[1:])}, but the detector was fitted on "
-                f"{_shape(self.shape)}: resize them, or fit on rows of this shape"
+                f"{_shape(self.shape)}: {what}, or fit on rows of this shape"
             )
         return torch.from_numpy(self.pixels.transform(rows) if self.pixels is not None else rows)
 

@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any, BinaryIO
 
 from anograd.commas import bare, check_csv, header
-from anograd.files import check_stopped
 from anograd.quotes import MISQUOTED, QUOTED, ROW, whole_rows
+from anograd.reading import check_stopped
 from anograd.stream.pieces import Piece, Place
 from anograd.table import Table
 

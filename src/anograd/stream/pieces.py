@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from anograd.data import cells, number_of_rows
-from anograd.files import damaged
+from anograd.reading import damaged
 
 CELLS = 2**20  # of a piece: some megabytes
 FEWEST, MOST = 512, 32_768  # rows of a piece

@@ -26,13 +26,14 @@ from anograd._version import __version__
 from anograd.data import names, number_of_rows, scan
 from anograd.decoded import Tally
 from anograd.detectors import Detector, load
-from anograd.files import extra, is_pipe, opened, parquet_files
+from anograd.files import is_pipe, opened, parquet_files
 from anograd.labelled import left_out, read_features
+from anograd.reading import extra
 from anograd.report import Floats, Judged
 from anograd.stream.batch import score_encoded
 from anograd.stream.delimited import Delimited
 from anograd.stream.partial import Partial
-from anograd.stream.pieces import InMemory, Parts, Piece, Place, Source, rows_of_a_piece
+from anograd.stream.pieces import CELLS, InMemory, Parts, Piece, Place, Source, rows_of_a_piece
 from anograd.stream.verdicts import Summary, Verdicts
 from anograd.whole import to_stdout, written_whole
 
@@ -123,7 +124,10 @@ def score_file(
     if rejects is not None and Path(rejects).resolve() == Path(output).resolve():
         raise ValueError(f"rejects {rejects} is the file of the scores; give another, such as rejects.csv")
     detector = load(model)
-    verdicts = Verdicts(detector.calibration_, dict(rule or {"alpha": 0.05}), names(data))
+    called = names(data)
+    if called and Path(output).suffix.lower() == ".parquet":  # which holds text, and names of files need not
+        called = [one.encode(errors="backslashreplace").decode() for one in called]
+    verdicts = Verdicts(detector.calibration_, dict(rule or {"alpha": 0.05}), called)
     strict = rejects is None
     with ExitStack() as stack:
         source = _source(detector, data, label, stack)
@@ -212,7 +216,7 @@ def _begin(
     found: Callable[[], Floats] = lambda: np.zeros(0)  # noqa: E731, of no row
     places, why, counts = np.zeros(0, dtype=np.int64), dict(piece.unread), None
     if number_of_rows(piece.X):
-        rows, sound, unsound = detector.encoder_.sound(detector, piece.X)
+        rows, sound, unsound = _encoded(detector, piece.X)
         kept = np.asarray(piece.kept)
         places = kept[sound]
         why |= {int(kept[row]): reason for row, reason in unsound.items()}
@@ -234,6 +238,13 @@ def _begin(
         return Scored(piece.first, scores, lines.getvalue().encode(), piece.after, counts)
 
     return finish
+
+
+def _encoded(detector: Detector, X: Any) -> tuple[torch.Tensor, NDArray[np.int64], dict[int, str]]:
+    """Return what `Encoder.sound` does; tensors are encoded already."""
+    if isinstance(X, torch.Tensor):
+        return X, np.arange(len(X)), {}
+    return detector.encoder_.sound(detector, X)
 
 
 def _refused(source: Source, piece: Piece, why: Mapping[int, str]) -> ValueError:
@@ -278,9 +289,10 @@ def _source(detector: Detector, data: str, label: str | None, stack: ExitStack) 
             table.check_columns(columns, len(columns))
             return Parts(repr(data), files, columns)
     X = read_features(data, label, fitted)
-    n = number_of_rows(X)
-    # Images are looked at as a whole, so that a flaw is named by its place among all of them.
-    return InMemory(repr(data), X, n if table is None or X.ndim != 2 else rows_of_a_piece(X.shape[1]))
+    if table is None:  # looked at as a whole, so that a flaw is named by its place among all of them
+        rows, step = detector.encoder_.transform(detector, X), detector._at_once()
+        return InMemory(repr(data), rows, step * max(1, CELLS // (step * rows[0].numel())))
+    return InMemory(repr(data), X, number_of_rows(X) if X.ndim != 2 else rows_of_a_piece(X.shape[1]))
 
 
 def _is_file(output: str) -> bool:
