@@ -138,6 +138,8 @@ class Calibration:
         m = len(self.scores)
         # The levels are divided here as in `p_values`, so that the two agree to the last bit.
         reached = int(np.searchsorted(np.arange(1, m + 2) / (m + 1), level(alpha), side="right"))
+        if reached > m:  # of all p values, 1 among them
+            return float("-inf")
         return float(self.ceilings[m - reached]) if reached else float("inf")
 
     def line(self, costs: Any) -> float:

@@ -39,6 +39,13 @@ def test_threshold_and_detect_agree(normal, new, alpha):
     np.testing.assert_array_equal(alarms, calibration.p_values(new) <= alpha)
 
 
+def test_a_rate_of_all_but_one_alarms_all():
+    calibration = Calibration(np.arange(19.0))
+    rate = 1 - 1e-10
+    assert calibration.detect([5.0, -3.0], alpha=rate).all()
+    assert calibration.threshold(rate) == -np.inf
+
+
 def test_every_level_is_its_own_threshold():
     for m in (1, 19, 99, 100, 199):
         calibration = Calibration(np.arange(float(m)))

@@ -64,7 +64,7 @@ class R2AD2(Detector):
         Numbers kept of each parameter's gradient, by a random projection; None: raw gradients. "auto": 32,
         or raw where all of it is at most 256 numbers.
     training : {"balanced", "published"}, default "balanced"
-        How the alarm network learns: see Notes.
+        See Notes; "published" is one network with LSTMs, without what columns, trees and novelty say.
     recurrent : bool, default False
         Alarm networks read the checkpoints in order with LSTMs, or all at once with dense layers.
     widths : sequence of int, default (100, 50)
@@ -74,8 +74,8 @@ class R2AD2(Detector):
     columns : bool, default True
         Beside each stands one that reads the row's columns themselves; False leaves gradients alone.
     trees : int or None, default 100
-        Randomised trees that read the columns, each of a small sample of its own; they count four times as
-        much as the networks. On a table without known anomalies they stand in for networks.
+        Randomised trees that read the columns, as many for each network and so many at least; each has a
+        small sample. They count four times as much as the networks, and alone on tables without known ones.
     noise : {"gaussian", "uniform", "permuted"} or None, default "gaussian"
         Rows that alarm networks are to call anomalous. None leaves out made-up rows for trees, too.
     novelty : float or "auto", default "auto"
