@@ -146,8 +146,10 @@ def check_lines(lines: Iterable[str], count: int, name: str) -> None:
     with suppress(csv.Error):  # a cell too long for this reader
         for row, cells in enumerate(csv.reader(lines), -1):
             given = max(1, len(cells))
+            line = ",".join(cells)
+            if given < count and not line.strip():
+                raise ValueError(f"row {row} of {name}, counted from 0, is an empty line; drop the line")
             if given < count:
-                line = ",".join(cells)
                 raise ValueError(
                     f"row {row} of {name}, counted from 0, has {given} cell{'s' * (given != 1)}, {count} are "
                     f"wanted (it is {line[:SHOWN] + '...' * (len(line) > SHOWN)}); mend or drop the line"

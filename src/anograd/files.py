@@ -105,7 +105,7 @@ def opened(source: str | Path) -> Iterator[tuple[BinaryIO, str]]:
         with Path(source).open("rb") as file:
             yield file, repr(str(source))
         return
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():  # none is there where a shell has closed it
         raise ValueError("- reads CSV from stdin, and nothing is piped into it: cat x.csv | anograd ... -")
     yield sys.stdin.buffer, "stdin"
 

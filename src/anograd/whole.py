@@ -73,6 +73,8 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
 
 def to_stdout(content: bytes) -> None:
     """Write to stdout what a file would hold, whatever the locale's encoding is."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "stdout is closed, and what was to be written there is lost: give a file")
     binary = getattr(sys.stdout, "buffer", None)
     if binary is None:  # as in a notebook
         sys.stdout.write(content.decode(errors="replace"))

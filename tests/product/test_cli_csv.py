@@ -87,7 +87,7 @@ def test_a_quote_in_a_name_is_one_quote(plain):
     np.testing.assert_allclose(ag.load(model).anomaly_score(frame), scores, rtol=1e-9)
 
 
-@pytest.mark.parametrize("short", ["7", "7,1.5", ""])
+@pytest.mark.parametrize("short", ["7", "7,1.5"])
 def test_a_line_of_too_few_cells_is_refused_and_not_filled_up(plain, tmp_path, short):
     """An empty cell may be filled by the median, a line that was cut short may not."""
     lines = (plain / "x.csv").read_text().splitlines()
@@ -100,6 +100,18 @@ def test_a_line_of_too_few_cells_is_refused_and_not_filled_up(plain, tmp_path, s
         line = fails(*command)
         assert f"row 12 of '{data}', counted from 0, has {given}, 3 are wanted (it is {short})" in line
     assert f"{given}, 3 are wanted" in fails("score", plain / "m", data, "-o", tmp_path / "s.csv")
+
+
+def test_an_empty_line_is_called_so(plain, tmp_path):
+    data = tmp_path / "x.csv"
+    data.write_bytes((plain / "x.csv").read_bytes() + b"\n")
+    for command in (
+        ("fit", data, "-o", tmp_path / "m", *FIT),
+        ("score", plain / "m", data, "-o", tmp_path / "s.csv"),
+    ):
+        line = fails(*command)
+        assert "row 80 of" in line
+        assert "an empty line" in line
 
 
 def test_integers_of_any_length_are_numbers(tmp_path):

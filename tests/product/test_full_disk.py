@@ -9,6 +9,8 @@ import pytest
 from tests.product.conftest import fails, works
 
 import anograd as ag
+from anograd.stream import partial
+from anograd.stream.pieces import Place
 
 resource = pytest.importorskip("resource")
 ROWS = np.random.default_rng(0).normal(size=(400, 3))
@@ -38,6 +40,18 @@ def test_save(tmp_path, earlier):
     if earlier:
         np.testing.assert_array_equal(ag.load(tmp_path / "model").anomaly_score(ROWS), scores)
     detector.save(tmp_path / "model")
+
+
+def test_scores_that_find_no_room_say_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(partial, "EVERY", -1.0)
+    held = partial.Partial(tmp_path / ".s.csv.partial", {"run": 1})
+    said = pytest.raises(
+        OSError, match=r"s\.csv\.partial', where scores are kept .*, cannot be written: .*large"
+    )
+    with room_for(1000), said:
+        for rows in range(512, 4096, 512):
+            held.add(np.zeros(512), b"", Place(rows))
+    held.close(keep=False)
 
 
 def test_a_fit_goes_on_when_there_is_room_again(tmp_path):

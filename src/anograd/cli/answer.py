@@ -16,6 +16,8 @@ from typing import Any
 
 import typer
 
+from anograd.whole import to_stdout
+
 FAILED, MISUSED, INCOMPLETE, STOPPED, CLOSED = (
     1,
     2,
@@ -31,6 +33,8 @@ KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     ((ValueError, TypeError, FloatingPointError), "input"),
 )
 ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError)
+NO_ROOM = re.compile("failed to map|[Cc]annot allocate memory")  # for a library that is to be loaded
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 ARRAY = re.compile(r"(array=|\n)\[[-+.,\s\deijnaf\[\]]*\]\.?(?=\n|$)")
 # The warnings of a command that was asked for JSON; None for people.
 _said: ContextVar[list[str] | None] = ContextVar("said", default=None)
@@ -67,7 +71,7 @@ def answered(found: Mapping[str, Any]) -> bool:
     """
     said = _said.get()
     if said is not None:
-        typer.echo(in_json({**found, "warnings": said}))
+        to_stdout(f"{in_json({**found, 'warnings': said})}\n".encode())
     return said is not None
 
 
@@ -169,7 +173,10 @@ def one_line(error: BaseException | str) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror + (f": {str(error.filename)!r}" if error.filename else "")
-    return " ".join(ARRAY.sub(" ", text).split()) or type(error).__name__
+    if isinstance(error, MemoryError) and not text:
+        text = "the memory does not suffice: give the process more, or fewer rows at once"
+    text = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", " ".join(ARRAY.sub(" ", text).split()))
+    return text or type(error).__name__
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -182,6 +189,8 @@ def _refuse(text: str, kind: str, start: str = "error: ") -> None:
 
 
 def _kind(error: Exception) -> str:
+    if isinstance(error, ImportError) and NO_ROOM.search(str(error)):
+        return "memory"
     return next(name for kind, name in KINDS if isinstance(error, kind))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from scipy.stats import betabinom
 
+from anograd import report
 from anograd.cli.answer import answered, warn
 from anograd.cli.options import LABELS, NORMAL, Data, Model, check_normal, option, rate
 from anograd.costs import FEWEST
@@ -43,6 +44,7 @@ def calibrate(
     all rows are anomalies, p values stay as they are, and --prevalence says how common anomalies are.
     """
     normal = check_normal(label, normal)
+    report.check_writable(Path(output or model).resolve().parent)
     detector: Any = load(model)
     # With a prevalence all rows may be anomalies.
     X, y = read_labelled(data, label, normal, texts=detector.encoder_.texts(), absent=prevalence is not None)

@@ -128,7 +128,8 @@ class Delimited:
                 lines_taken = line.rstrip(b"\r\n").count(b"\n") + 1
                 unread[row] = MISQUOTED + (f", over {lines_taken:,} lines" if lines_taken > 1 else "")
             elif given != wanted:
-                unread[row] = f"{given} cell{'s' * (given != 1)}, {wanted} are wanted"
+                cells = f"{given} cell{'s' * (given != 1)}, {wanted} are wanted"
+                unread[row] = cells if line.strip() else "an empty line"
             elif not _is_text(line):
                 unread[row] = "it is no text in UTF-8"
             else:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anograd.stream.pieces import Place
-from anograd.whole import busy, claim
+from anograd.whole import busy, claim, space_or
 
 Floats = NDArray[np.float64]
 EVERY = 1.0  # seconds between two entries in the journal, each after a whole piece
@@ -83,11 +83,18 @@ class Partial:
         counts : sequence of int
             Of all rows so far, for a later run to count on.
         """
-        self._scores.write(scores.astype("<f8").data)
-        self._rejects.write(rejects)
-        self.place, self.counts = after, counts
-        if monotonic() > self._due:
-            self.vouch()
+        try:
+            self._scores.write(scores.astype("<f8").data)
+            self._rejects.write(rejects)
+            self.place, self.counts = after, counts
+            if monotonic() > self._due:
+                self.vouch()
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{str(self.folder)!r}, where scores are kept until all are there, cannot be written: "
+                f"{error.strerror or error}; {space_or(error)}write elsewhere",
+            ) from error
 
     def vouch(self) -> None:
         """Write the journal, once the disk has all that it vouches for."""
