@@ -281,6 +281,13 @@ def test_rows_that_nearly_meet_others_score_alone_as_in_a_batch() -> None:
     assert (alone > 0).mean() > 0.5
 
 
+def test_a_score_test_of_a_vae_does_not_weigh_rounding() -> None:
+    images = (RNG.random((60, 1, 9, 10)) * 255).astype(np.uint8)
+    detector = ag.GradScoreTest(target="vae", epochs=1, random_state=0).fit(images)
+    alone = np.concatenate([detector.anomaly_score(one[None]) for one in images[:8]])
+    np.testing.assert_allclose(detector.anomaly_score(images)[:8], alone, rtol=1e-10)
+
+
 @pytest.mark.parametrize("width", [1, 3, 12])
 def test_a_row_that_equals_all_that_were_learned_from_is_normal_alone_too(width: int) -> None:
     rows = np.ones((150, width))

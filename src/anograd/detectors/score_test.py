@@ -17,7 +17,7 @@ from anograd.detectors.paper import Paper
 from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.rows import Missing
 from anograd.features import Features, Sampler, read_activations
-from anograd.gradients import doubled
+from anograd.gradients import doubled, per_sample
 from anograd.score import BlockTest, ScoreTest
 from anograd.target import Target
 from anograd.train import Observer
@@ -232,6 +232,13 @@ class GradScoreTest(PostHocDetector):
         else:
             scores = super()._score_batch(rows)
         return scores + self._surprise_of_inputs(self._shown(rows).values) if self.inputs else scores
+
+    def _sampler(self) -> Sampler:
+        sample = super()._sampler()
+        if not self._is_steady() or self.network_["kind"] != "vae":
+            return sample
+        # F divides by what hardly varies, as most of what a VAE's decoder passes on: rounding would count.
+        return lambda target, x, *how, **more: per_sample(doubled(target), x.double(), *how, **more)
 
     def _shown(self, rows: Tensor) -> Features:
         whole = self.inputs or self.fisher != "diagonal"

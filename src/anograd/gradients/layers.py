@@ -258,6 +258,8 @@ def _channels(entries: Tensor) -> Tensor:
 def _scales(a: Tensor, d: Tensor, normalise: Reading, summed: Reading) -> Factors:
     """G = sum over positions of d_t times the normalised input, a few rows at a time."""
     rows = max(1, NORMALISED // max(1, a[0].numel()))
+    if len(a) <= rows or type(a) is not Tensor:  # such as what stands in while a graph is traced
+        return Direct(summed(d * normalise(a)))
     sides = zip(torch.split(a, rows), torch.split(d, rows), strict=True)
     return Direct(torch.cat([summed(d * normalise(a)) for a, d in sides]))
 
