@@ -79,8 +79,8 @@ def test_a_patch_is_spread_over_its_pixels_by_their_difference():
 
 @pytest.mark.parametrize(("side", "patches_along"), [(48, 12), (96, 24), (240, 24)])
 def test_large_pictures_are_cut_into_no_more_patches(side, patches_along):
-    images = RNG.random((20, 1, side, 2))
-    target = ag.Target.adopt(nn.Conv2d(1, 1, 1))
+    images = RNG.random((20, 250, side, 2))
+    target = ag.Target.adopt(nn.Conv2d(250, 250, 1))
     detector = ag.GradCon(target=target, random_state=0).fit(images)
     scored = []
     detector._score_batch = lambda rows: scored.append(len(rows)) or rows.flatten(1).sum(1)

@@ -98,7 +98,7 @@ def _groups(encoder: Encoder, rows: Tensor, patch: int | None) -> Tensor:
         return torch.as_tensor(encoder.table.origin)
     shape = rows.shape[1:]
     if patch is None:
-        patch = max(PATCH, -(-max(shape) // ALONG))
+        patch = max(PATCH, -(-max(shape[1:], default=1) // ALONG))
     if patch < 1:
         raise ValueError(f"patch={patch}: a side of 1 pixel or more is wanted")
     return patches(shape, patch) if len(shape) > 2 else torch.arange(shape.numel()).reshape(shape)
