@@ -4,6 +4,7 @@ import csv
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 BOM = b"\xef\xbb\xbf"
@@ -18,6 +19,7 @@ ENCODED = {
 OTHER = {b"\x93NUM": "NumPy", b"PAR1": "Parquet", b"PK\x03\x04": "NumPy, Excel or zip"}
 HEADER = 2**20  # bytes of a CSV's first line that are looked at
 SHOWN = 120  # letters of a row
+TAIL = 2**16  # bytes of a file's end that are looked at
 
 
 def check_csv(head: bytes, name: str) -> None:
@@ -143,17 +145,39 @@ def check_lines(lines: Iterable[str], count: int, name: str) -> None:
     name : str
         What messages call the file.
     """
+    empty = None  # at the end such lines are nothing
     with suppress(csv.Error):  # a cell too long for this reader
         for row, cells in enumerate(csv.reader(lines), -1):
             given = max(1, len(cells))
-            line = ",".join(cells)
-            if given < count and not line.strip():
-                raise ValueError(f"row {row} of {name}, counted from 0, is an empty line; drop the line")
+            if not cells and count > 1:
+                empty = row if empty is None else empty
+                continue
+            if empty is not None:
+                raise ValueError(f"row {empty} of {name}, counted from 0, is an empty line; drop the line")
             if given < count:
+                line = ",".join(cells)
                 raise ValueError(
                     f"row {row} of {name}, counted from 0, has {given} cell{'s' * (given != 1)}, {count} are "
                     f"wanted (it is {line[:SHOWN] + '...' * (len(line) > SHOWN)}); mend or drop the line"
                 )
+
+
+def empty_lines(source: Path | bytes) -> int:
+    """Return how many empty lines a CSV ends with, as far as its last 64 KiB tell.
+
+    Parameters
+    ----------
+    source : Path or bytes
+    """
+    tail = source[-TAIL:] if isinstance(source, bytes) else _end_of(source)
+    after = tail[len(tail.rstrip(b"\r\n")) :]
+    return max(0, after.count(b"\n") - 1)
+
+
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        return file.read()
 
 
 def with_numbers(frame: Any, texts: Sequence[str]) -> Any:

@@ -14,7 +14,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from anograd.commas import HEADER, check_csv, check_encoding, check_lines, header, with_numbers
+from anograd.commas import (
+    HEADER,
+    check_csv,
+    check_encoding,
+    check_lines,
+    empty_lines,
+    header,
+    with_numbers,
+)
 from anograd.image_files import IMAGE_ENDINGS, read_images
 from anograd.quotes import check_quotes
 from anograd.reading import BROKEN, check_stopped, damaged, extra, first_line
@@ -296,6 +304,8 @@ def _cells(polars: ModuleType, source: Path | bytes, names: list[str], texts: Se
     called = polars.read_csv(source, n_rows=0, infer_schema=False, glob=False).columns
     kinds = {theirs: polars.String for theirs, ours in zip(called, names, strict=True) if ours in texts}
     frame = _inferred(polars, source, kinds)
+    if len(names) > 1 and (empty := empty_lines(source)):  # which polars makes rows of
+        frame = frame.head(len(frame) - empty)
     frame.columns = names
     return with_numbers(frame, texts)
 

@@ -102,12 +102,18 @@ def test_a_line_of_too_few_cells_is_refused_and_not_filled_up(plain, tmp_path, s
     assert f"{given}, 3 are wanted" in fails("score", plain / "m", data, "-o", tmp_path / "s.csv")
 
 
-def test_an_empty_line_is_called_so(plain, tmp_path):
-    data = tmp_path / "x.csv"
-    data.write_bytes((plain / "x.csv").read_bytes() + b"\n")
+@pytest.mark.parametrize("end", [b"\n", b"\r\n\r\n", b"\n\n\n"])
+def test_empty_lines_at_the_end_are_nothing_and_elsewhere_called_so(plain, tmp_path, end):
+    data, content = tmp_path / "x.csv", (plain / "x.csv").read_bytes()
+    data.write_bytes(content + end)
+    works("score", plain / "m", data, "-o", tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_bytes() == (plain / "s.csv").read_bytes()
+    works("fit", data, "-o", tmp_path / "m", *FIT)
+    assert sum(ag.load(tmp_path / "m").split_.values()) == 80
+    data.write_bytes(content + end + content.splitlines()[3])
     for command in (
-        ("fit", data, "-o", tmp_path / "m", *FIT),
-        ("score", plain / "m", data, "-o", tmp_path / "s.csv"),
+        ("fit", data, "-o", tmp_path / "n", *FIT),
+        ("score", plain / "m", data, "-o", tmp_path / "t.csv"),
     ):
         line = fails(*command)
         assert "row 80 of" in line

@@ -68,6 +68,8 @@ class Delimited:
             read = self._file.read(size)
             block = rest + read
             end, lines = whole_rows(block, ended=not read)
+            if len(self.names) > 1:  # in a single column an empty line is a cell
+                end, lines = _without_the_empty(block, end, lines)
             rest = block[end:]
             if end:
                 offset += end
@@ -154,6 +156,16 @@ class Delimited:
         frame = polars.read_csv((",".join(schema) + "\n").encode() + body, schema=schema)
         frame.columns = self.names
         return frame
+
+
+def _without_the_empty(block: bytes, end: int, lines: list[bytes] | None) -> tuple[int, list[bytes] | None]:
+    """Return what `whole_rows` did, less empty lines at the end: perhaps nothing follows them."""
+    if lines is not None:
+        while lines and not lines[-1].strip(b"\r\n"):
+            end -= len(lines.pop())
+        return end, lines
+    last = len(block[:end].rstrip(b"\r\n"))
+    return (block.find(b"\n", last, end) + 1 or end) if last else 0, None
 
 
 def _is_text(line: bytes) -> bool:
