@@ -85,13 +85,13 @@ class Tally:
     Attributes
     ----------
     counts : ndarray of int64, (1 + columns,)
-        How many rows there were, and how many are so in each column: sums of what `of` returns.
+        How many rows there were, and how many are so in each column.
 
     Examples
     --------
     >>> table = Table().fit([[0.0, 5.0], [10.0, 5.0]])
     >>> tally = Tally(table)
-    >>> tally.counts += tally.of(table.transform([[5.0, 6.0]] * 20))
+    >>> tally.add(table.transform([[5.0, 6.0]] * 20))
     >>> tally.many()
     [Unlike(column='1', rows=20, share=1.0, why='a number other than 5')]
     """
@@ -104,20 +104,19 @@ class Tally:
         self._high = np.where(np.isin(self._numbers, table.constant), 0, 1).astype(np.float32)
         self._unseen = {j: int(at[-1]) for j, at in _levels(table).items() if j not in table.gaps}
 
-    def of(self, encoded: Rows) -> NDArray[np.int64]:
-        """Return the counts of some rows, (1 + columns,).
+    def add(self, encoded: Rows) -> None:
+        """Count some rows more.
 
         Parameters
         ----------
         encoded : ndarray, (n, number of `names_out`)
         """
-        counts = np.zeros_like(self.counts)
-        counts[0], columns = len(encoded), counts[1:]
+        self.counts[0] += len(encoded)
+        columns = self.counts[1:]
         values = encoded[:, self._at]
-        columns[self._numbers] = ((values < 0) | (values > self._high)).sum(0)
+        columns[self._numbers] += ((values < 0) | (values > self._high)).sum(0)
         for j, column in self._unseen.items():
-            columns[j] = np.count_nonzero(encoded[:, column])
-        return counts
+            columns[j] += np.count_nonzero(encoded[:, column])
 
     def many(self) -> list[Unlike]:
         """Return the columns in which a tenth of the rows, and five at least, are so; most rows first."""

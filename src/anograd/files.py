@@ -25,7 +25,7 @@ from anograd.commas import (
 )
 from anograd.image_files import IMAGE_ENDINGS, read_images
 from anograd.quotes import check_quotes
-from anograd.reading import BROKEN, check_stopped, damaged, extra, first_line
+from anograd.reading import BROKEN, check_stopped, damaged, extra, first_line, unread
 
 WANTED = (
     "x.npy, x.npz:key, x.csv, x.parquet, or a folder of Parquet files or of images "
@@ -182,7 +182,7 @@ def check_alike(paths: Sequence[Path]) -> None:
             if isinstance(error, polars.exceptions.DuplicateError):
                 said = f"{str(path)!r} has two columns of one name: {first_line(error)}; rename one"
                 raise ValueError(said) from error
-            raise damaged(path, error) from error
+            raise unread(path, error) from error
         first, this = schemas[0], schemas[-1]
         if this == first:
             continue
@@ -258,7 +258,7 @@ def _read_parquet(path: Path, parquet: list[Path]) -> Any:
     try:
         return polars.read_parquet(parquet, glob=False)
     except (polars.exceptions.PanicException, *BROKEN) as error:
-        raise damaged(path, error) from error
+        raise unread(path, error) from error
 
 
 def _read_csv(path: Path, texts: Sequence[str]) -> Any:
@@ -273,7 +273,7 @@ def _read_csv(path: Path, texts: Sequence[str]) -> Any:
         check_encoding(name, "FILE > utf8.csv", error)
         check_stopped(error)
         check_quotes(path.read_bytes(), name)
-        raise damaged(path, error) from error
+        raise unread(path, error) from error
     if frame[:, -1].null_count():
         with path.open(encoding="utf-8", newline="") as lines:
             check_lines(lines, frame.width, name)

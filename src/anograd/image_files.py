@@ -97,7 +97,7 @@ def _warn_of_others(root: Path, below: Iterable[Path]) -> None:
     if others:
         kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
         warnings.warn(
-            f"{len(others)} pictures in {str(root)!r} are left out, {kinds}: read are "
+            f"{len(others)} picture{'s' * (len(others) != 1)} left out of {str(root)!r}, {kinds}: read are "
             f"{', '.join(IMAGE_ENDINGS)}; write them as such, or move them away",
             UserWarning,
             stacklevel=4,

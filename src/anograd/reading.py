@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -21,12 +20,18 @@ def check_stopped(error: BaseException) -> None:
 def damaged(path: Path, error: BaseException) -> ValueError:
     """Return the error that names a file which could not be read, and why."""
     check_stopped(error)
-    with suppress(UnicodeEncodeError):
+    return ValueError(f"{str(path)!r} could not be read, it is damaged or cut short: {first_line(error)}")
+
+
+def unread(path: Path, error: BaseException) -> ValueError:
+    """Return the error that names a file which polars could not read: for its name, or damaged."""
+    try:
         str(path).encode()
-        return ValueError(f"{str(path)!r} could not be read, it is damaged or cut short: {first_line(error)}")
-    return ValueError(
-        f"the name {str(path)!r} is not in UTF-8, and polars opens no such file: give it another"
-    )
+    except UnicodeEncodeError:
+        return ValueError(
+            f"the name {str(path)!r} is not in UTF-8, and polars opens no such file: give it another"
+        )
+    return damaged(path, error)
 
 
 def first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -131,12 +132,22 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     return layer, (layer.in_channels, *size)
 
 
-@pytest.fixture(scope="module", params=[2**18, 0], ids=["few windows", "many windows"])
-def windows(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Kernel gradients of a row with few windows are a product, of one with many a convolution: both ways."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "MOST_WINDOWS", request.param)
-        yield request.param
+def limits(name: str, **values: int) -> Any:
+    """Return a fixture that lets a limit of the rules be each of these, so that both ways are taken."""
+
+    @pytest.fixture(scope="module", params=values.values(), ids=values.keys())
+    def limit(request: pytest.FixtureRequest) -> Iterator[int]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layers, name, request.param)
+            yield request.param
+
+    return limit
+
+
+# Kernel gradients of a row with few windows are a product, of one with many a convolution.
+windows = limits("MOST_WINDOWS", few_windows=2**18, many_windows=0)
+# Norm layers' inputs are normalised anew a few rows at a time.
+normalised_at_once = limits("NORMALISED", all_at_once=2**17, row_by_row=1)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -173,14 +184,6 @@ def test_transposed_convolution(
 ) -> None:
     torch.manual_seed(seed)
     agrees_with_vmap(layer[0], torch.randn(n, *layer[1], dtype=torch.float64), size=size)
-
-
-@pytest.fixture(scope="module", params=[2**17, 1], ids=["all at once", "row by row"])
-def normalised_at_once(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Norm layers' inputs are normalised anew a few rows at a time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "NORMALISED", request.param)
-        yield request.param
 
 
 @pytest.mark.usefixtures("normalised_at_once")

@@ -42,7 +42,7 @@ def test_those_are_counted_that_hold_what_no_row_of_the_fit_held(fitted, new):
     tally = Tally(Table.from_skops(table.to_skops()))
     for piece in (here[:3], here[3:]):
         if len(piece):
-            tally.counts += tally.of(table.transform(piece))
+            tally.add(table.transform(piece))
     expected = {}
     for name in ("x", "y"):
         low, high = min(there[name]), max(there[name])
@@ -58,14 +58,14 @@ def test_what_is_told_names_the_columns_with_most_rows_first():
     normal = pl.DataFrame({"id": [1, 2] * 10, "kind": ["a", "b"] * 10, "flag": [0] * 20})
     table = Table().fit(normal)
     tally = Tally(table)
-    tally.counts += tally.of(table.transform(normal))
+    tally.add(table.transform(normal))
     assert tally.many() == []
     new = pl.DataFrame({"id": [1] * 14 + [3] * 6, "kind": ["A"] * 15 + ["a"] * 5, "flag": [0] * 16 + [1] * 4})
-    tally.counts += tally.of(table.transform(new))
+    tally.add(table.transform(new))
     kind = Unlike("kind", 15, 0.375, "a level that the model has not seen, or none")
     assert tally.many() == [kind, Unlike("id", 6, 0.15, "a number outside 1 to 2")]
     for _ in range(4):
-        tally.counts += tally.of(table.transform(new))
+        tally.add(table.transform(new))
     assert tally.many()[-1] == Unlike("flag", 20, 20 / 120, "a number other than 0")
 
 

@@ -37,7 +37,7 @@ def test_pictures_of_other_kinds_are_left_out_with_a_word(tmp_path):
     for name in ("a.png", "b.gif", "c.PPM", "d.png"):
         picture.save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.warns(UserWarning, match=r"^2 pictures in '.*' are left out, \.gif, \.ppm: read are \.png"):
+    with pytest.warns(UserWarning, match=r"^2 pictures left out of '.*', \.gif, \.ppm: read are \.png"):
         assert len(data.read(tmp_path)) == 2
 
 

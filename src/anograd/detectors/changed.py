@@ -54,6 +54,6 @@ def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = Non
     tally, first = Tally(table), 0
     for piece in detector._encode(X):
         rows, end = piece.numpy(), first + len(piece)
-        tally.counts += tally.of(rows if normal is None else rows[normal[first:end]])
+        tally.add(rows if normal is None else rows[normal[first:end]])
         first = end
     return tally.many()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from anograd.data import cells, number_of_rows
-from anograd.reading import damaged
+from anograd.reading import unread
 
 CELLS = 2**20  # of a piece: some megabytes
 FEWEST, MOST = 512, 32_768  # rows of a piece
@@ -122,7 +122,7 @@ class Parts:
                         first += len(frame)
                 skip = 0
             except (polars.exceptions.PanicException, polars.exceptions.PolarsError, OSError) as error:
-                raise damaged(path, error) from error
+                raise unread(path, error) from error
 
 
 def rows_of_a_piece(columns: int) -> int:

@@ -59,15 +59,12 @@ class Scored:
         Lines of CSV that say why.
     after : Place
         Where the source goes on.
-    counts : ndarray, optional
-        What `Tally` says of its rows.
     """
 
     first: int
     scores: Floats
     rejects: bytes
     after: Place
-    counts: NDArray[np.int64] | None = None
 
 
 def score_file(
@@ -182,7 +179,7 @@ def scored(
     strict : bool
         Whether a row that cannot be scored is an error.
     tally : Tally, optional
-        Is given the counts of the pieces so far: of rows that are unlike those of the fit.
+        Counts the rows of a table that are unlike those of the fit, of the pieces so far.
 
     Raises
     ------
@@ -196,17 +193,11 @@ def scored(
             rows += piece.count
             waiting.append(_begin(detector, source, piece, submit, strict=strict, tally=tally))
             if len(waiting) > count:
-                yield _counted(waiting.popleft()(), tally)
+                yield waiting.popleft()()
         while waiting:
-            yield _counted(waiting.popleft()(), tally)
+            yield waiting.popleft()()
     if not rows:
         raise ValueError(f"{source.name} holds no row; at least one is wanted")
-
-
-def _counted(piece: Scored, tally: Tally | None) -> Scored:
-    if tally is not None and piece.counts is not None:
-        tally.counts += piece.counts
-    return piece
 
 
 def _begin(
@@ -214,7 +205,7 @@ def _begin(
 ) -> Callable[[], Scored]:
     """Encode a piece and begin to score it; return what waits for the end."""
     found: Callable[[], Floats] = lambda: np.zeros(0)  # noqa: E731, of no row
-    places, why, counts = np.zeros(0, dtype=np.int64), dict(piece.unread), None
+    places, why = np.zeros(0, dtype=np.int64), dict(piece.unread)
     if number_of_rows(piece.X):
         rows, sound, unsound = _encoded(detector, piece.X)
         kept = np.asarray(piece.kept)
@@ -222,20 +213,21 @@ def _begin(
         why |= {int(kept[row]): reason for row, reason in unsound.items()}
         if len(rows):
             found = submit(score_encoded, detector, rows)
-            counts = None if tally is None else tally.of(rows.numpy())
     if strict and why:
         raise _refused(source, piece, why)
 
     def finish() -> Scored:
         scores = np.full(piece.count, np.nan)
         scores[places] = found()
+        if tally is not None and len(places):  # not before, so that what is counted is what is scored
+            tally.add(rows.numpy())
         why.update(dict.fromkeys(places[np.isnan(scores[places])].tolist(), NO_NUMBER))
         if strict and why:
             raise _refused(source, piece, why)
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerows((piece.first + row, why[row], piece.line(row)) for row in sorted(why))
-        return Scored(piece.first, scores, lines.getvalue().encode(), piece.after, counts)
+        return Scored(piece.first, scores, lines.getvalue().encode(), piece.after)
 
     return finish
 
