@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from anograd.activations import activations
-from anograd.constraint import COSINE_FLOOR
 from anograd.gradients import PerSample, Sketch, per_sample
-from anograd.represent import cosine, width
+from anograd.represent import SHORTEST, angle, cosine, width
 from anograd.target import Target
 
 ALIKE = Sketch(size=32)
@@ -120,7 +119,7 @@ def read_gradients(
         if unit:
             assert found.norm is not None
             for block, length in zip(values.split(widths, dim=1), found.norm.unbind(1), strict=True):
-                block /= length.clamp_min(COSINE_FLOOR).unsqueeze(1)
+                block /= length.clamp_min(SHORTEST).unsqueeze(1)
         return Features(found.loss, values, widths)
     found = sample(target, x, ("loss", "norm", "inner"), reference=references, memory=memory)
     assert found.loss is not None
@@ -167,13 +166,12 @@ def read_activations(
         for reference in references:
             for name, value in found.items():
                 other = reference[name].to(value)
-                lengths = value.norm(dim=1).clamp_min(COSINE_FLOOR) * other.norm().clamp_min(COSINE_FLOOR)
                 # Not a product of matrix and vector, in which a row's rounding would depend on its place.
-                columns.append(((value * other).sum(1) / lengths).unsqueeze(1))
+                columns.append(angle((value * other).sum(1), value.norm(dim=1), other.norm()).unsqueeze(1))
         return Features(loss, torch.cat(columns, dim=1))
     for name, value in found.items():
         if unit and kind in ("sketch", "full"):
-            value = value / value.norm(dim=1, keepdim=True).clamp_min(COSINE_FLOOR)
+            value = value / value.norm(dim=1, keepdim=True).clamp_min(SHORTEST)
         if kind == "norm":
             value = value.norm(dim=1, keepdim=True)
         elif kind == "sketch" and (p := sketch.projections(name, value[0])[0]) is not None:

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from anograd.constraint import COSINE_FLOOR
 from anograd.gradients import PerSample, Sketch, per_sample
 from anograd.gradients.fallback import only_linear, stacked_gradients
 from anograd.gradients.served import parse_memory
 from anograd.target import Target
 
+SHORTEST = 1e-18  # length: the square of a shorter one is lost in single precision
+ROUNDED = 1e-6  # of the reference's length: what is so short may be nothing but rounding, and point anywhere
 SKETCH = 32  # numbers a parameter; a gradient of at most SMALL numbers is taken as it is
 SMALL = 256
 
@@ -26,7 +27,8 @@ def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:
     found : PerSample
         From ``per_sample(target, x, ("norm", "inner"), reference=reference)``.
     reference : mapping of str to torch.Tensor
-        The same reference. A zero gradient or a zero reference has cosine 0.
+        The same reference. A zero gradient or a zero reference has cosine 0; that of a gradient less than a
+        millionth as long as the reference shrinks with it.
 
     Returns
     -------
@@ -50,8 +52,25 @@ def cosine(found: PerSample, reference: Mapping[str, Tensor]) -> Tensor:
     if found.norm is None or found.inner is None:
         raise ValueError("a cosine is made of 'norm' and 'inner': per_sample(..., want=('norm', 'inner'))")
     lengths = torch.stack([reference[name].norm() for name in found.layers]).to(found.norm)
-    # Each length by itself, as in training: the product of two short ones is tiny, and the angle is not.
-    return found.inner / (found.norm.clamp_min(COSINE_FLOOR) * lengths.clamp_min(COSINE_FLOOR))
+    return angle(found.inner, found.norm, lengths)
+
+
+def angle(inner: Tensor, lengths: Tensor, reference: Tensor) -> Tensor:
+    """Return the cosines that go with inner products, in whatever units the lengths are, in -1..1.
+
+    Parameters
+    ----------
+    inner, lengths : torch.Tensor, (n, l)
+    reference : torch.Tensor, (l,)
+        Lengths.
+
+    Examples
+    --------
+    >>> angle(torch.tensor([3e-14]), torch.tensor([5e-7]), torch.tensor([1e-7]))
+    tensor([0.6000])
+    """
+    lengths = torch.maximum(lengths, ROUNDED * reference)
+    return inner / (lengths.clamp_min(SHORTEST) * reference.clamp_min(SHORTEST))
 
 
 def choose_sketch(target: Target, size: int | str | None, seed: int) -> Sketch | None:

@@ -86,20 +86,22 @@ class Known:
 Score = Callable[[Known, Rows], Floats]
 
 
-def logs(values: Floats) -> Floats:
-    return np.log(np.maximum(values**2, 1e-12))
+def logs(values: Floats, normal: Floats) -> Floats:
+    usual = (normal**2).mean(0)
+    return np.log(np.maximum(values**2, 1e-12 * np.maximum(usual, 1e-12 * usual.max())))
 
 
 def density(known: Known, rows: Rows) -> Floats:
-    normal = logs(known.train.values)
+    train = known.train.values
+    normal = logs(train, train)
     spread = np.maximum(normal.std(0), 0.01)
-    return -norm.logpdf(logs(rows.values), normal.mean(0), spread).sum(1)
+    return -norm.logpdf(logs(rows.values, train), normal.mean(0), spread).sum(1)
 
 
-def surprise(normal: Floats, scores: Floats) -> Floats:
+def surprise(normal: Floats, scores: Floats, unit: float = 1) -> Floats:
     """1 - log of a p value: through 64 quantiles, exponential beyond them, slowly falling before them."""
     shares = np.linspace(0, 0.9, 64)
-    spread = max(np.ptp(normal), 1e-6 * (1 + abs(normal).max()))
+    spread = max(np.ptp(normal), 1e-6 * (unit + abs(normal).max()))
     knots = np.quantile(normal, shares) + 1e-3 * spread * np.arange(64) / 64
     tail = normal[normal >= knots[-1]]
     mean_excess = max((tail - knots[-1]).mean() if len(tail) else 0, 0.01 * spread)
@@ -118,7 +120,7 @@ def of_loss(known: Known, rows: Rows, typicality: bool) -> Floats:
     normal, loss = known.held.loss, rows.loss
     if typicality:
         normal, loss = abs(normal - normal.mean()), abs(loss - normal.mean())
-    return surprise(normal, loss)
+    return surprise(normal, loss, 1e-18)
 
 
 def diagonal(known: Known, rows: Rows, ridge: float = 1e-3, typicality: bool = False) -> Floats:
@@ -170,10 +172,11 @@ def neighbours(known: Known, rows: Rows, count: int = 5, floor: float = 1e-6) ->
 
 def labelled(known: Known, rows: Rows) -> Floats:
     def numbers(one: Rows) -> Floats:
-        return np.column_stack([logs(one.values), one.loss])
+        return np.column_stack([logs(one.values, known.held.values), one.loss])
 
     normal = numbers(known.held)
-    mean, spread = normal.mean(0), np.maximum(normal.std(0), 0.01)
+    least = np.append(np.full(normal.shape[1] - 1, 0.01), 0.01 * abs(known.held.loss).mean())
+    mean, spread = normal.mean(0), np.maximum(normal.std(0), least)
     x = (np.concatenate([normal, numbers(known.anomalies)]) - mean) / spread
     y = np.repeat([0, 1], [len(normal), len(known.anomalies.loss)])
     weights = len(y) / (2 * np.bincount(y))[y]  # both kinds count the same
@@ -402,7 +405,7 @@ def test_units_of_entries_cancel_but_for_the_ridge(seed: int, k: int) -> None:
 def test_density_follows_scale_and_power_of_lengths(seed: int, k: int, power: float) -> None:
     known, rows = known_of(seed, k)
     centre, size = known.train.values.mean(0), known.train.values.std(0)
-    known, rows = mapped(known, rows, lambda values: np.exp(np.clip((values - centre) / size, -4, 4)))
+    known, rows = mapped(known, rows, lambda values: np.exp(np.clip((values - centre) / size, -2, 2)))
     plain = scored(fitted(NormDensity(k), known), rows)
     scale = 10.0 ** np.random.default_rng(seed).uniform(-1, 3, k)
     changed = mapped(known, rows, lambda values: scale * values)
@@ -513,7 +516,7 @@ def features(
     flat = {name: values.reshape(len(values), -1) for name, values in parts.items()}
     if unit:  # each parameter's share is of length 1
         lengths = {name: np.linalg.norm(values, axis=1) for name, values in flat.items()}
-        parts = {name: (values.T / np.maximum(lengths[name], 1e-8)).T for name, values in parts.items()}
+        parts = {name: (values.T / np.maximum(lengths[name], 1e-18)).T for name, values in parts.items()}
         return features(kind, parts, means, sketch)
     if kind == "sketch":
         return np.hstack([sketched(sketch, name, values) for name, values in parts.items()])
@@ -524,8 +527,9 @@ def features(
     columns = []
     for mean in means:
         for name, values in flat.items():
-            lengths = np.maximum(np.linalg.norm(values, axis=1), 1e-8)
-            columns.append(values @ mean[name].ravel() / lengths / max(np.linalg.norm(mean[name]), 1e-8))
+            usual = np.linalg.norm(mean[name])
+            lengths = np.maximum(np.linalg.norm(values, axis=1), 1e-6 * usual)
+            columns.append(values @ mean[name].ravel() / lengths / usual)
     return np.column_stack(columns)
 
 

@@ -331,6 +331,27 @@ def test_gradnorm_names_what_it_reads() -> None:
     assert (features[1] <= 2).all()  # which a distance of two distributions is at most
 
 
+@pytest.mark.parametrize("kind", [*ALL, GradCon])
+@pytest.mark.parametrize("unit", [1e-10, 1e5])
+def test_the_units_of_a_loss_do_not_decide_what_is_odd(kind: Any, unit: float) -> None:
+    """A loss of values in volts that come in microvolts, say, is a millionth of a millionth of theirs."""
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(300, 2)) @ rng.normal(size=(2, 4))).astype(np.float32)
+    odd = rng.normal(size=(20, 4)).astype(np.float32)
+    net = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 4))
+    plan = ag.GradDensity(target=Target.adopt(net), epochs=20, random_state=0).fit(rows)
+    net = plan.target_.module
+
+    def verdicts(unit: float) -> Any:
+        def loss(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return unit * (output - x).square().mean(1)
+
+        detector = kind(target=Target.adopt(net, loss=loss), random_state=0).fit(rows)
+        return detector.p_values(np.concatenate([rows[:50], odd]))
+
+    np.testing.assert_allclose(verdicts(unit), verdicts(1.0), atol=0.01)
+
+
 def test_a_cosine_of_short_gradients_is_their_angle() -> None:
     """Of lengths whose product is below the floor that keeps a division by zero away."""
     net = nn.Linear(2, 1, bias=False).double()

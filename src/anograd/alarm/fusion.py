@@ -56,15 +56,18 @@ class Surprise(nn.Module):
         self.register_buffer("slope", torch.ones((), dtype=torch.float64))
 
     @torch.no_grad()
-    def fit(self, scores: Tensor) -> None:
-        """Learn the scale from scores of normal rows, (m,), that nothing else was fitted to."""
+    def fit(self, scores: Tensor, unit: float = 1.0) -> None:
+        """Learn the scale from scores of normal rows, (m,), that nothing else was fitted to.
+
+        A millionth of `unit` and of the largest score is no difference: rounding.
+        """
         ordered = scores.double().sort().values
         shares = torch.linspace(0, 1 - TAIL, KNOTS, dtype=torch.float64, device=ordered.device)
         knots = torch.quantile(ordered, shares)
         # Knots that fall together (equal scores) are drawn apart a little: a jump would let rounding decide.
-        spread = (ordered[-1] - ordered[0]).clamp_min(1e-6 * (1 + ordered.abs().max()))
-        least = 1e-3 * spread * torch.arange(KNOTS, dtype=torch.float64, device=ordered.device) / KNOTS
-        knots = knots + least
+        spread = (ordered[-1] - ordered[0]).clamp_min(1e-6 * (unit + float(ordered.abs().max())))
+        apart = 1e-3 * spread * torch.arange(KNOTS, dtype=torch.float64, device=ordered.device) / KNOTS
+        knots = knots + apart
         beyond = ordered[ordered >= knots[-1]]
         excess = (beyond - knots[-1]).mean() if len(beyond) else spread.new_zeros(())
         self.knots.copy_(knots)

@@ -35,6 +35,7 @@ from anograd.features import (
 from anograd.gradients import Sketch, plan
 from anograd.gradients.served import parse_memory
 from anograd.score import LabelledNorms, NormDensity
+from anograd.score.density import FLOOR
 from anograd.spill import Rows, in_turn
 from anograd.target import Target
 from anograd.train import Observer, TrainingPlan, seeded, train
@@ -325,7 +326,10 @@ class PostHocDetector(NetworkDetector):
 
 def _set_buffers(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Set buffers whatever their shape was: how many rows a score keeps is known after its fit only."""
-    if unlike := set(state) ^ set(module.state_dict()):
+    wanted = set(module.state_dict())
+    if "floor" in wanted:  # which older models lack, whatever their units
+        state = {"floor": torch.tensor(FLOOR, dtype=torch.float64), **state}
+    if unlike := set(state) ^ wanted:
         raise ValueError(f"{type(module).__name__} and the stored score do not both have {', '.join(unlike)}")
     for path, value in state.items():
         owner, _, name = path.rpartition(".")

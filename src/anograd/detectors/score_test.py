@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from anograd.constraint import COSINE_FLOOR
 from anograd.detectors import checks
 from anograd.detectors.gradient import PostHocDetector
 from anograd.detectors.network import DECODER
@@ -18,6 +17,7 @@ from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.rows import Missing
 from anograd.features import Features, Sampler, read_activations
 from anograd.gradients import doubled, per_sample
+from anograd.represent import SHORTEST
 from anograd.score import BlockTest, ScoreTest
 from anograd.target import Target
 from anograd.train import Observer
@@ -316,7 +316,7 @@ class GradScoreTest(PostHocDetector):
             assert found.norm is not None
             assert found.inner is not None
             assert found.weighted is not None
-            lengths = found.norm.clamp_min(COSINE_FLOOR) if self.direction else fixed.new_ones(())
+            lengths = found.norm.clamp_min(SHORTEST) if self.direction else fixed.new_ones(())
             return score.expanded(found.weighted, found.inner, lengths, fixed), found.loss
 
         return statistics

@@ -12,13 +12,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from anograd.constraint import COSINE_FLOOR
 from anograd.gradients import PerSample, Sketch
 from anograd.gradients.layers import ConvolutionColumns
 from anograd.gradients.rules import Direct, Factors, Outer, find_rule
 from anograd.gradients.served import RULE, Plan
 from anograd.gradients.tape import recording
 from anograd.onnx.operations import gather, taps
+from anograd.represent import SHORTEST
 from anograd.target import Target
 
 Projections = Mapping[str, tuple[Tensor | None, Tensor | None]]
@@ -89,7 +89,7 @@ def one_pass(
         for kind, columns in found.items():
             columns.append(_read(gradient, kind, served.name, reference, weight, sketch))
             if unit and kind in ("sketch", "full"):
-                columns[-1] = columns[-1] / gradient.length().unsqueeze(1).clamp_min(COSINE_FLOOR)
+                columns[-1] = columns[-1] / gradient.length().unsqueeze(1).clamp_min(SHORTEST)
     joined = {name: torch.cat(columns, dim=1) for name, columns in found.items()}
     return PerSample(
         loss=tape.loss.detach(), norm=joined.get("norm"), inner=joined.get("inner"),

@@ -10,20 +10,26 @@ from torch import Tensor, nn
 from anograd.features import Features, Samples
 from anograd.gradients import PerSample
 
-FLOOR = 1e-12  # of a squared length, so that a layer without gradient has a logarithm
+FLOOR = 1e-12  # of a usual squared length, so that a row without gradient has a logarithm
+LEAST = 1e-36  # usual squared length: those of shorter gradients are lost in single precision
 SHORT = 1e-2  # of a usual length: float32 then leaves few digits of the logarithm
 LEAST_SPREAD = 1e-2  # of a logarithm: a layer that never moves says a lot when it does, not infinitely much
 
 
-def log_squares(norms: Tensor) -> Tensor:
-    """Return the logarithms of squared lengths, of the shape of the lengths, in double precision."""
-    return norms.double().square().clamp_min(FLOOR).log()
+def least_squares(norms: Tensor) -> Tensor:
+    """Return what squared lengths count as at least, (l,), by the lengths of normal rows, (n, l)."""
+    usual = norms.double().square().mean(0).clamp_min(LEAST)
+    return FLOOR * usual.maximum(FLOOR * usual.max())  # of a layer that never moves, by the others
 
 
-def moments(pieces: list[Tensor], least: float) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (k,), the latter `least` at least, of rows in pieces (b, k)."""
-    rows = torch.cat(pieces)
-    return rows.mean(0), rows.std(0, correction=0).clamp_min(least)
+def log_squares(norms: Tensor, floor: Tensor) -> Tensor:
+    """Return the logarithms of squared lengths, (n, l) as the lengths are, in double precision."""
+    return norms.double().square().maximum(floor).log()
+
+
+def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, (l,), of logarithms, (n, l)."""
+    return rows.mean(0), rows.std(0, correction=0).clamp_min(LEAST_SPREAD)
 
 
 def shorter(norms: Tensor | None, mean: Tensor) -> Tensor:
@@ -54,6 +60,8 @@ class NormDensity(nn.Module):
     ----------
     mean, spread : torch.Tensor, (l,)
         Of the logarithms, over normal rows.
+    floor : torch.Tensor, (l,)
+        What a squared length counts as at least.
 
     References
     ----------
@@ -69,16 +77,19 @@ class NormDensity(nn.Module):
 
     mean: Tensor
     spread: Tensor
+    floor: Tensor
 
     def __init__(self, parameters: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(parameters, dtype=torch.float64))
         self.register_buffer("spread", torch.ones(parameters, dtype=torch.float64))
+        self.register_buffer("floor", torch.full((parameters,), FLOOR, dtype=torch.float64))
 
     def fit(self, samples: Samples) -> None:
         """Learn mean and spread of the logarithms from normal rows."""
-        logs = [log_squares(piece.values) for piece in samples.train()]
-        self.mean, self.spread = moments(logs, LEAST_SPREAD)
+        norms = torch.cat([piece.values for piece in samples.train()])
+        self.floor = least_squares(norms)
+        self.mean, self.spread = moments(log_squares(norms, self.floor))
 
     def unsure(self, found: PerSample) -> Tensor:
         """Return which rows' lengths want more digits than float32 has, (n,) bool."""
@@ -86,5 +97,5 @@ class NormDensity(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """Return the scores, (n,) float64, of lengths (n, l)."""
-        z = (log_squares(features.values) - self.mean) / self.spread
+        z = (log_squares(features.values, self.floor) - self.mean) / self.spread
         return (0.5 * z.square() + self.spread.log() + 0.5 * math.log(2 * math.pi)).sum(1)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from anograd.alarm.fusion import Surprise
-from anograd.constraint import COSINE_FLOOR
 from anograd.features import Features, Samples
+from anograd.represent import SHORTEST
 from anograd.spectrum import spectrum
 
 TINY = 1e-30
+NO_LOSS = 1e-18  # in whatever units a loss is: what is called none where all normal rows have none
 CANCELLED = 1e6  # of what is subtracted, beside 1: of the 16 digits of double precision 10 are left
 ROUNDING = 1e-12  # of a mean squared gradient: what normal rows vary by less, they vary by rounding
 
@@ -85,7 +86,7 @@ class ScoreTest(nn.Module):
         """Learn both scales from statistics (m,) and losses (m,) of normal rows held out from F's fit."""
         self.typical = losses.mean()
         self.of_gradient.fit(statistics)
-        self.of_loss.fit(self._oddity(losses))
+        self.of_loss.fit(self._oddity(losses), unit=NO_LOSS)
 
     def _fit_diagonal(self, samples: Samples) -> None:
         count, total, squares = 0, torch.zeros_like(self.mean), torch.zeros_like(self.mean)
@@ -138,7 +139,7 @@ class ScoreTest(nn.Module):
         centre, root = (self.mean[entries] * root).to(g), root.to(g)
         length: Tensor = g.new_ones(1, 1)
         if unit:
-            length = torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(COSINE_FLOOR)
+            length = torch.linalg.vector_norm(g, dim=1, keepdim=True).clamp_min(SHORTEST)
         # One tensor that is written over, and its length: each further one of its size costs as much as both.
         apart = (g * root).addcmul_(length, centre, value=-1)
         distance: Tensor = torch.linalg.vector_norm(apart, dim=1, keepdim=True) / length

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from anograd.features import Features, Samples
 from anograd.gradients import PerSample
-from anograd.score.density import LEAST_SPREAD, log_squares, moments, shorter
+from anograd.score.density import FLOOR, LEAST, LEAST_SPREAD, least_squares, log_squares, moments, shorter
 
 
 class LabelledNorms(nn.Module):
@@ -24,6 +24,8 @@ class LabelledNorms(nn.Module):
     ----------
     mean, spread : torch.Tensor, (l + 1,)
         Of the logarithms and the loss, over normal rows.
+    floor : torch.Tensor, (l,)
+        What a squared length counts as at least.
     weights : torch.Tensor, (l + 1,)
     bias : torch.Tensor, ()
 
@@ -35,6 +37,7 @@ class LabelledNorms(nn.Module):
 
     mean: Tensor
     spread: Tensor
+    floor: Tensor
     weights: Tensor
     bias: Tensor
 
@@ -42,12 +45,19 @@ class LabelledNorms(nn.Module):
         super().__init__()
         for name, start in (("mean", 0.0), ("spread", 1.0), ("weights", 0.0)):
             self.register_buffer(name, torch.full((parameters + 1,), start, dtype=torch.float64))
+        self.register_buffer("floor", torch.full((parameters,), FLOOR, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros((), dtype=torch.float64))
 
     def fit(self, samples: Samples) -> None:
         """Learn the weights from normal rows and known anomalies, both counted as equally frequent."""
-        normal = torch.cat([self._numbers(piece) for piece in samples.held()])
-        self.mean, self.spread = moments([normal], LEAST_SPREAD)
+        held = list(samples.held())
+        self.floor = least_squares(torch.cat([piece.values for piece in held]))
+        normal = torch.cat([self._numbers(piece) for piece in held])
+        self.mean, self.spread = moments(normal)
+        loss = normal[:, -1]
+        # As much of the loss as of the squared lengths, whatever its units are.
+        least = (LEAST_SPREAD * loss.abs().mean()).clamp_min(LEAST)
+        self.spread[-1] = loss.std(correction=0).maximum(least)
         known = self._numbers(samples.known)
         rows = (torch.cat([normal, known]) - self.mean) / self.spread
         labels = np.arange(len(rows)) >= len(normal)
@@ -57,7 +67,8 @@ class LabelledNorms(nn.Module):
         self.bias = torch.tensor(regression.intercept_[0], device="cpu").to(self.mean)
 
     def _numbers(self, features: Features) -> Tensor:
-        return torch.cat([log_squares(features.values), features.loss.double().unsqueeze(1)], dim=1)
+        lengths = log_squares(features.values, self.floor)
+        return torch.cat([lengths, features.loss.double().unsqueeze(1)], dim=1)
 
     def unsure(self, found: PerSample) -> Tensor:
         """Return which rows' lengths want more digits than float32 has, (n,) bool."""
