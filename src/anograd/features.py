@@ -6,7 +6,7 @@ what gradients had added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -180,11 +180,11 @@ def read_activations(
     return Features(loss, torch.cat(columns, dim=1), tuple(one.shape[1] for one in columns))
 
 
-def mean_activation(target: Target, pieces: Sequence[Tensor]) -> dict[str, Tensor]:
+def mean_activation(target: Target, pieces: Iterable[Tensor]) -> dict[str, Tensor]:
     """Return the mean input of each chosen layer over rows in pieces: a reference without gradients."""
-    total: dict[str, Tensor] = {}
+    count, total = 0, dict[str, Tensor]()
     for piece in pieces:
+        count += len(piece)
         for name, value in activations(target, piece)[1].items():
             total[name] = total.get(name, torch.zeros_like(value[0])) + value.sum(0)
-    count = sum(map(len, pieces))
     return {name: value / count for name, value in total.items()}

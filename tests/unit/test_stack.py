@@ -131,6 +131,27 @@ def test_what_is_not_alike_or_cannot_be_stacked_is_fitted_in_turn() -> None:
         np.testing.assert_allclose(other.anomaly_score(rows), alone.anomaly_score(rows), rtol=1e-5, atol=1e-7)
 
 
+def test_no_more_rows_wait_than_are_learned_from_at_once() -> None:
+    began: list[str] = []
+
+    class Asked(list[Any]):
+        def __getitem__(self, i: Any) -> Any:
+            began.append(f"rows {i}")
+            return super().__getitem__(i)
+
+        def __iter__(self) -> Any:
+            return (self[i] for i in range(len(self)))
+
+    def told(i: int) -> Any:
+        return lambda name, data: began.append(f"epoch of {i}")
+
+    tables = Asked([np.random.default_rng(i).normal(size=(60, 3)) for i in range(18)])
+    detectors = [ag.GradCon(epochs=1, random_state=i, progress=told(i)) for i in range(18)]
+    ag.fit_together(detectors, tables)
+    assert began.index("epoch of 0") < began.index("rows 16") < began.index("epoch of 17")
+    assert sum(line.startswith("epoch") for line in began) == 18
+
+
 def test_each_detector_reports_its_own_epochs() -> None:
     heard: list[tuple[int, int]] = []
     detectors = [

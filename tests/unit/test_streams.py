@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from anograd import GradCon, GradDensity, GradNorm, Target, fit_together
+from anograd import GradCon, GradDensity, GradNorm, GradReferences, Target, fit_together
+from anograd.constraint import mean_gradient
 from anograd.data import is_frame, number_of_rows
 from anograd.detectors.rows import encode
 from anograd.lazy import collect, is_lazy, slices
-from anograd.spill import Rows
+from anograd.spill import Rows, Some
 from anograd.table import Table
 
 
@@ -239,6 +240,23 @@ def test_a_dataset_beyond_memory_is_learned_from_as_the_array(kind, small_blocks
     rounded = 1e-5 if kind == "float64" else 0  # what waits in a file is float32
     np.testing.assert_allclose(filed.calibration_.scores, whole.calibration_.scores, rtol=rounded)
     np.testing.assert_allclose(filed.anomaly_score(given), whole.anomaly_score(images), rtol=1e-5)
+
+
+def test_references_are_taken_of_rows_in_a_file_without_holding_them(small_blocks, monkeypatch):
+    images = np.random.default_rng(0).random((700, 1, 8, 8), dtype=np.float32)
+    y = np.arange(700) % 100 == 0
+    whole = GradReferences(epochs=1, random_state=0, memory="60KiB").fit(images, y)
+    given = []
+
+    def watched(target, x, batch_size):
+        given.append(x)
+        return mean_gradient(target, x, batch_size)
+
+    monkeypatch.setattr("anograd.detectors.gradient.mean_gradient", watched)
+    filed = GradReferences(epochs=1, random_state=0, memory="60KiB").fit(Pictures(images), y)
+    assert [isinstance(x, Some) for x in given] == [True, False]  # normal rows; the few known anomalies
+    np.testing.assert_allclose(filed.anomaly_score(images), whole.anomaly_score(images), rtol=1e-5)
+    np.testing.assert_allclose(filed.twin_score(images), whole.twin_score(images), rtol=1e-5)
 
 
 def test_an_adopted_network_takes_a_dataset_beyond_memory(small_blocks):

@@ -259,13 +259,13 @@ class PostHocDetector(NetworkDetector):
         if self.representation != "cosine":
             return
         device = self._device()
-        index = torch.split(train_rows, READ_AT_ONCE)
-        normal = [self._precise(rows.take(piece).to(device)) for piece in index]
-        groups = [normal]
+        groups = [rows.some(train_rows, device)]
         if len(known):
-            groups.append([self._precise(known.to(device))])
-        self.references_ = [mean_gradient(self.target_, torch.cat(one), READ_AT_ONCE) for one in groups]
-        self.twin_references_ = [mean_activation(self.target_, one) for one in groups]
+            groups.append(known.to(device))
+        self.references_ = [mean_gradient(self.target_, one, READ_AT_ONCE) for one in groups]
+        self.twin_references_ = [
+            mean_activation(self.target_, map(self._precise, in_turn(one, READ_AT_ONCE))) for one in groups
+        ]
 
     def _parts(self) -> Parts:
         layers = of_layers(self.target_, self.representation, self.sketch_, self.columns_[0])
