@@ -61,7 +61,7 @@ def measured(
         m = min(len(n), round(k * (1 - prevalence) / prevalence))
         rows, odd = np.concatenate([n[:m], o[:k]]), np.repeat([False, True], [m, k])
         plain = Calibration(held_out)
-        costs = {"least": least(rows, odd, (1, miss))}
+        costs = {"least": least(rows, odd, (1, miss)), "none": cost(np.zeros(len(rows), bool), odd, miss)}
         for rule, value in (("alpha", 0.05), ("fdr", 0.1)):
             costs[rule] = cost(plain.detect(rows, **{rule: value}), odd, miss)
         for labelled in LABELLED:

@@ -145,21 +145,26 @@ def ways(target: Target, x: Tensor) -> dict[str, Way]:
     floats = len(x) * sum(p.numel() for p in every.values())
     if floats <= MOST_FLOATS:
         found["vmap(grad)"] = vmap_grad
-        found["Opacus grad_sample"] = opacus(target, x, reference)
+        found["Opacus grad_sample"] = opacus(target, x)
     return found
 
 
-def opacus(target: Target, x: Tensor, reference: dict[str, Tensor]) -> Way:
-    """Return the same by Opacus, on a copy."""
+def opacus(target: Target, x: Tensor) -> Way:
+    """Return the same by Opacus, on a copy with its own recurrent layers and attention in their places."""
     from opacus.grad_sample import GradSampleModule
+    from opacus.validators import ModuleValidator
 
-    wrapped: Any = None
+    wrapped, reference = None, dict[str, Tensor]()
 
     def run() -> tuple[Tensor, Tensor]:
-        nonlocal wrapped
+        nonlocal wrapped, reference
         if wrapped is None:
-            own = copy.deepcopy(target.module)
+            own: nn.Module = copy.deepcopy(target.module)
+            normed = any(isinstance(one, nn.BatchNorm2d) for one in own.modules())
+            if not normed:  # with group norm in its place it would be another network
+                own = ModuleValidator.fix(own)
             own.train().requires_grad_(True)  # Opacus looks on in training only
+            reference = {name: torch.randn_like(p) for name, p in own.named_parameters()}
             wrapped = GradSampleModule(own, loss_reduction="sum", strict=False)
         wrapped.zero_grad(set_to_none=True)
         torch.autograd.backward(target.loss(wrapped(x), x).sum())

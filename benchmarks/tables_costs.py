@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from table_parts import Line, latest, markdown, origin
 
-RULES = {"alpha": "alpha 0.05", "fdr": "fdr 0.1"}
+RULES = {"none": "no alarm", "alpha": "alpha 0.05", "fdr": "fdr 0.1"}
 
 
 def costs() -> str:

@@ -61,7 +61,7 @@ def agrees(said: str, printed: str) -> bool:
     words = [NUMBER.sub("#", text).split() for text in (said, printed)]
     numbers = [[float(number) for number in NUMBER.findall(text)] for text in (said, printed)]
     return words[0] == words[1] and all(
-        abs(one - other) <= 0.15 + 0.3 * abs(other) for one, other in zip(*numbers, strict=True)
+        abs(one - other) <= 0.05 + 0.05 * abs(other) for one, other in zip(*numbers, strict=True)
     )
 
 

@@ -49,10 +49,11 @@ class Anomalies:
             )
 
     def threshold(self, normal: Floats, costs: tuple[float, float]) -> float:
-        """Return the score above which an alarm costs less than none, on average.
+        """Return the score above which an alarm costs less than none, on average; infinity where none does.
 
         A row's expected cost is ``false_alarm * (1 - prevalence) * F + miss * prevalence * M``. F is the
-        share of the normal rows above the threshold. M is the share of the known anomalies below it, with
+        share of the normal rows above the threshold, one more counted among them as in a p value: that none
+        of 99 lies there does not make alarms free. M is the share of the known anomalies below it, with
         one more that is assumed: its p value is at most f with probability ``f ** power``, the power being
         that of the known ones. Without it the line might be drawn right below the lowest of a handful, as
         if none could score lower.
@@ -66,19 +67,20 @@ class Anomalies:
         """
         false_alarm, miss = costs
         m, k, odd = len(normal), len(self.scores), np.sort(self.scores)
-        lines = np.concatenate([[-np.inf], np.unique(np.concatenate([normal, odd]))])
-        above = m - np.searchsorted(normal, lines, side="right")
+        lines = np.concatenate([[-np.inf], np.unique(np.concatenate([normal, odd])), [np.inf]])
+        alarms = (1 + m - np.searchsorted(normal, lines, side="right")) / (m + 1)
+        alarms[-1] = 0.0
         p = (1 + m - np.searchsorted(normal, odd, side="left")) / (m + 1)
         power = min((k + 1) / (1 - np.log(p).sum()), 1.0)
-        unseen = 1 - ((above + 1) / (m + 1)) ** power
+        unseen = 1 - alarms**power
         missed = (np.searchsorted(odd, lines, side="right") + ASSUMED * unseen) / (k + ASSUMED)
-        cost = false_alarm * (1 - self.prevalence) * above / m + miss * self.prevalence * missed
+        cost = false_alarm * (1 - self.prevalence) * alarms + miss * self.prevalence * missed
         (best,) = np.nonzero(cost <= cost.min() * (1 + 1e-12))
         chosen = int(best[len(best) // 2])
         if chosen in (0, len(lines) - 1):
             return float(lines[chosen])
         middle = lines[chosen] / 2 + lines[chosen + 1] / 2
-        return float(middle if np.isfinite(middle) else lines[chosen])  # which alone raises no alarm
+        return float(middle if np.isfinite(middle) else lines[chosen])  # the highest score known
 
 
 def pair(costs: Any) -> tuple[float, float]:

@@ -198,7 +198,7 @@ class Calibration:
         Warns
         -----
         UserWarning
-            Too few calibration rows for the level asked for, so that no alarm is possible.
+            Too few calibration rows for the level or the costs asked for, so that no alarm is possible.
         """
         chosen = {"alpha": alpha, "fdr": fdr, "budget": budget, "costs": costs}
         given = [f"{name}={value!r}" for name, value in chosen.items() if value is not None]
@@ -210,7 +210,16 @@ class Calibration:
         if budget is not None:
             return self._highest(values, budget)
         if costs is not None:
-            return values > self.line(costs)
+            line = self.line(costs)
+            if line == np.inf:
+                assert self.anomalies is not None
+                warnings.warn(
+                    f"costs={costs!r} raises no alarm: at a prevalence of {self.anomalies.prevalence:g} and "
+                    f"by m = {len(self.scores)} calibration rows, false alarms would cost more than the "
+                    f"misses that they avoid; {MORE_ROWS}, or check the prevalence",
+                    stacklevel=2,
+                )
+            return values > line
         p = self.p_values(values)
         if fdr is not None:
             return self._discoveries(p, fdr)

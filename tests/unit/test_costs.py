@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from anograd.costs import Anomalies, least, pair
 from anograd.decide import Calibration
@@ -45,6 +46,19 @@ def test_a_handful_of_high_anomalies_does_not_hide_that_others_may_be_low():
     few = np.full(10, 9.0)  # all above all normal rows
     assert line((1, 1), 0.05, few) > NORMAL.max()  # cheap misses: right below the known ones
     assert line((1, 10_000), 0.05, few) < np.quantile(NORMAL, 0.5)
+
+
+def test_where_alarms_do_not_pay_none_is_raised():
+    """Of 59 normal rows none lies above most anomalies, yet one in sixty to come may."""
+    rng, spent = np.random.default_rng(1), []
+    for _ in range(100):
+        known = Calibration(rng.normal(size=59), Anomalies(rng.normal(2.5, 1, 50), 0.002))
+        line = known.line((1, 1))
+        spent.append(0.998 * norm.sf(line) + 0.002 * norm.cdf(line - 2.5))
+    assert np.mean(spent) <= 1.01 * 0.002  # what no alarm at all would cost
+    with pytest.warns(UserWarning, match=r"costs=\(1, 1\) raises no alarm: .* of 0\.002 and by m = 59 cal"):
+        assert not known.detect([9.0], costs=(1, 1)).any()
+    assert known.detect([9.0], costs=(1, 500)).all()
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=40), st.floats(0.1, 99))
