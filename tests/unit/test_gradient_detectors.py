@@ -352,6 +352,22 @@ def test_the_units_of_a_loss_do_not_decide_what_is_odd(kind: Any, unit: float) -
     np.testing.assert_allclose(verdicts(unit), verdicts(1.0), atol=0.01)
 
 
+@pytest.mark.parametrize("kind", [GraN, ag.GradLabels])
+@pytest.mark.parametrize("cell", [1e20, 1e200])
+def test_one_cell_of_one_known_anomaly_is_not_all_that_is_learned(kind: Any, cell: float) -> None:
+    """Such as a fill value that was not taken for a missing one."""
+    rng = np.random.default_rng(0)
+    normal, odd = rng.normal(size=(200, 4)), rng.normal(3, 1, size=(30, 4))
+    spoilt = odd[:10].copy()
+    spoilt[0, 2] = cell
+    y = np.repeat([0, 1], [150, 10])
+    detector = kind(epochs=5, random_state=0).fit(np.concatenate([normal[:150], spoilt]), y)
+    assert (
+        ag.evaluate.ranking(detector.anomaly_score(np.r_[normal[150:], odd[10:]]), np.arange(70) >= 50)[0]
+        > 0.9
+    )
+
+
 def test_a_cosine_of_short_gradients_is_their_angle() -> None:
     """Of lengths whose product is below the floor that keeps a division by zero away."""
     net = nn.Linear(2, 1, bias=False).double()

@@ -56,6 +56,7 @@ class GradReferences(PostHocDetector):
         limits=(
             "anomalies of kinds that nobody has labelled may look like neither reference",
             "labelled anomalies on opposite sides of the normal rows cancel in their mean gradient",
+            "one labelled anomaly far beyond all others, by a mistyped cell, is most of their mean gradient",
             "without known anomalies it is the cosine of GradCon without GradCon's training",
         ),
     )

@@ -11,6 +11,8 @@ from anograd.features import Features, Samples
 from anograd.gradients import PerSample
 from anograd.score.density import FLOOR, LEAST, LEAST_SPREAD, least_squares, log_squares, moments, shorter
 
+FAR = 1e3  # spreads: one known anomaly beyond, such as of a cell 1e20, would be all that the regression sees
+
 
 class LabelledNorms(nn.Module):
     """The logit by which log gradient lengths and loss speak for an anomaly, high = anomalous.
@@ -59,7 +61,7 @@ class LabelledNorms(nn.Module):
         least = (LEAST_SPREAD * loss.abs().mean()).clamp_min(LEAST)
         self.spread[-1] = loss.std(correction=0).maximum(least)
         known = self._numbers(samples.known)
-        rows = (torch.cat([normal, known]) - self.mean) / self.spread
+        rows = ((torch.cat([normal, known]) - self.mean) / self.spread).clamp(-FAR, FAR)
         labels = np.arange(len(rows)) >= len(normal)
         regression = LogisticRegression(class_weight="balanced", max_iter=1000)
         regression.fit(rows.cpu().numpy(), labels)
