@@ -89,6 +89,11 @@ def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation
     (1.0, 0.5, 0.5, 0.5)
     """
     truth, raised = _yes_or_no(odd, "the truth"), _yes_or_no(alarms, "alarms")
+    if raised.all() and raised.size and np.asarray(alarms).dtype.kind != "b":
+        raise ValueError(
+            "alarms holds nothing but 1: an alarm for every row, or for none in scikit-learn's code; give "
+            "booleans: detector.detect(X), or detector.predict(X) == -1"
+        )
     auroc, average_precision = ranking(scores, truth)
     if raised.shape != truth.shape:
         raise ValueError(

@@ -58,6 +58,15 @@ def test_a_model_is_fitted_and_described(place, tmp_path):
     assert names[:2] == ["gradcon", "r2ad2"]
 
 
+def test_epochs_that_nothing_learned_in_are_told_of(place, tmp_path):
+    data = pl.read_csv(place / "x.csv").drop("class")
+    data.write_csv(tmp_path / "x.csv")
+    found = told("fit", tmp_path / "x.csv", "--epochs", 2, "-o", tmp_path / "model")
+    assert (found["learned_from_known"], found["epochs"], found["kept_epoch"]) == (False, 0, None)
+    (line,) = found["warnings"]
+    assert line.startswith("no anomaly is known, so no alarm network learned, and --epochs is theirs")
+
+
 def test_rows_are_scored_explained_and_reported(place, table_model, tmp_path):
     data = pl.read_csv(place / "x.csv")
     data.drop("class").write_csv(tmp_path / "x.csv")

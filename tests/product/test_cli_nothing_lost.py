@@ -62,6 +62,14 @@ def test_two_fits_do_not_write_one_model(place, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_fit_that_ends_in_no_number_leaves_no_way_to_go_on(place, tmp_path):
+    """It would come to the same end, and a corrected one would be refused for what it had left."""
+    fit = ("fit", place / "x.csv", "-o", tmp_path / "model", "--label", "class", "--normal", 0)
+    assert "loss became" in fails(*fit, "--learning-rate", 1e30)
+    assert list(tmp_path.glob("*partial*")) == []
+    works(*fit, "--epochs", 1)
+
+
 def test_rejects_and_scores_are_two_files(place, table_model, tmp_path):
     line = fails(
         "score", table_model, place / "x.csv", "-o", tmp_path / "s.csv", "--rejects", tmp_path / "." / "s.csv"

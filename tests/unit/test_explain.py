@@ -19,6 +19,15 @@ NORMAL = RNG.normal(size=(160, 2)) @ RNG.normal(size=(2, 5)) + 0.05 * RNG.normal
 FAST = {"epochs": 15, "random_state": 0}
 
 
+def test_columns_of_a_frame_keep_their_names_where_the_network_is_handed_in():
+    frame = pl.DataFrame(NORMAL[:, :3], schema=["a", "b", "c"])
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3))
+    detector = ag.GradCon(target=ag.Target.adopt(net, loss="mse"), random_state=0).fit(frame)
+    found = detector.explain(frame[:2], normal=frame[5:50])
+    assert found.names == ("a", "b", "c")
+    assert {name for name, *_ in found.top(0, 3)} <= {"a", "b", "c"}
+
+
 @given(
     rows=st.integers(1, 4),
     groups=st.lists(st.integers(0, 3), min_size=1, max_size=7),

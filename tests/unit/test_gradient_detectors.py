@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -350,6 +351,20 @@ def test_the_units_of_a_loss_do_not_decide_what_is_odd(kind: Any, unit: float) -
         return detector.p_values(np.concatenate([rows[:50], odd]))
 
     np.testing.assert_allclose(verdicts(unit), verdicts(1.0), atol=0.01)
+
+
+def test_rows_that_are_refused_change_nothing(tmp_path: Path) -> None:
+    frame = pd.DataFrame(TABLE[:, :2], columns=["a", "b"])
+    detector = GradDensity(epochs=1, random_state=0).fit(frame)
+    scores = detector.anomaly_score(frame)
+    for refused in (np.full((50, 5), np.nan), pd.DataFrame(TABLE * np.nan, columns=list("xyz"))):
+        with pytest.raises(ValueError, match=r"NaN|missing"):
+            detector.fit(refused)
+        assert detector.n_features_in_ == 2
+        assert detector.feature_names_in_.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(detector.anomaly_score(frame), scores)
+    assert detector.fit(TABLE).n_features_in_ == 3
+    assert not hasattr(detector, "feature_names_in_")
 
 
 @pytest.mark.parametrize("kind", [GraN, ag.GradLabels])

@@ -92,6 +92,17 @@ def test_it_works_without_labels(noise: str | None, trees: int | None) -> None:
     assert detector.weights_tried_ == []
 
 
+@pytest.mark.parametrize("cell", [1e24, 1e200])
+def test_a_known_anomaly_may_have_a_cell_beyond_single_precision(cell: float) -> None:
+    odd = MALIGNANT[:KNOWN].copy()
+    odd[0, 3] = cell
+    X, y = np.concatenate([BENIGN[:150], odd]), np.repeat([0, 1], [150, KNOWN])
+    detector = R2AD2(epochs=3, networks=1, trees=50, random_state=0).fit(X, y)
+    assert detector.anomaly_score(odd[:1])[0] > detector.anomaly_score(BENIGN[150:]).max()
+    truth = np.repeat([0, 1], [len(BENIGN) - 150, len(MALIGNANT) - KNOWN])
+    assert roc_auc_score(truth, detector.anomaly_score(np.r_[BENIGN[150:], MALIGNANT[KNOWN:]])) > 0.9
+
+
 def test_images_without_labels_have_no_trees() -> None:
     """Anybody can tell made-up rows from images."""
     detector = quick(epochs=1, random_state=0).fit(IMAGES[:60])

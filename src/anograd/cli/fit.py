@@ -22,7 +22,7 @@ from anograd.cli.bar import moving
 from anograd.cli.options import LABELS, NORMAL, Data, check_normal, option
 from anograd.data import number_of_rows
 from anograd.decide import counted
-from anograd.detectors import DETECTORS, Detector
+from anograd.detectors import DETECTORS, R2AD2, Detector
 from anograd.labelled import read_labelled
 from anograd.ranks import together
 from anograd.whole import alone
@@ -139,6 +139,8 @@ def fit(
         _new_model(output, force)  # another run may have been here meanwhile
         _fit(made, X, y, partial)
         _save(made, out, partial)
+    if epochs is not None and isinstance(made, R2AD2) and not made.history_:
+        warn("no anomaly is known, so no alarm network learned, and --epochs is theirs: it changed nothing")
     _say_what_was_fitted(made, number_of_rows(X), output, free)
 
 
@@ -240,6 +242,9 @@ def _fit(detector: Detector, X: Any, y: Any, partial: Path) -> None:
     try:
         with moving(total) as bar:
             detector.set_params(progress=show).fit(X, y)
+    except FloatingPointError:
+        partial.unlink(missing_ok=True)  # it would end there again, and other settings would not take it
+        raise
     except KeyboardInterrupt:
         done = f"after epoch {reached} of {total}" if reached else "before the first epoch was done"
         said = f"stopped {done}; nothing is kept"
@@ -260,9 +265,9 @@ def _say_what_was_fitted(detector: Any, n: int, output: Path, free: bool) -> Non
         "rows": n,
         "split": detector.split_,
         "known_anomalies": known,
-        "learned_from_known": detector.learns_from_known,
+        "learned_from_known": detector.learns_from_known and known > 0,
         "epochs": len(history),
-        "kept_epoch": getattr(detector, "kept_epoch_", None),
+        "kept_epoch": getattr(detector, "kept_epoch_", None) if history else None,
         "smallest_p": 1 / (m + 1),
     }
     if answered(found):

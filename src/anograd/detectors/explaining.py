@@ -133,7 +133,7 @@ def _nearest(rows: Tensor, others: Tensor) -> Tensor:
 
 def _names(encoder: Encoder) -> tuple[str, ...]:
     if encoder.table is None:
-        return ()
+        return tuple(encoder.names or ())
     return tuple(encoder.table.names_in or map(str, range(encoder.table.n_in)))
 
 

@@ -32,6 +32,7 @@ from anograd.train import Observer, seeded
 from anograd.trajectory import TrajectoryPlan, build, describe, draw_holdout, train_checkpoints
 
 KINDS = ("auto", "dense", "conv")
+FAR = 1e30  # most of a gradient's entry in a fit: a cell of 1e24 in a known anomaly takes it out of float32
 ALARM_ROWS = 100_000  # normal rows that the alarm networks learn from, at most
 MOST_AT_ONCE = 2048  # rows scored at once; two threads are kept busy by no fewer
 PLAIN = ("network", "shape", "history", "kept_epoch", "weights_tried", "known")  # attributes stored as JSON
@@ -307,8 +308,7 @@ class R2AD2(Detector):
         self.holdout_ = unseen.sort().values.numpy()
         self.known_ = known = len(split.known)
         most = (1, 0) if published else (self.networks, self.trees or 0 if self.columns else 0)
-        noise, table = self.noise is not None, len(rows.shape) == 1
-        self.shape_ = learners(known, *most, noise=noise, table=table)
+        self.shape_ = learners(known, *most, noise=self.noise is not None, table=len(rows.shape) == 1)
         total = plan.epochs() + (self.epochs if published or self.shape_["networks"] else 0)
         keep = keeper(self, self.network_, rows, split, seed)
         with observer(self.progress, total) as observe:
@@ -349,7 +349,7 @@ class R2AD2(Detector):
 
     def _gradients(self, rows: Rows, split: Split) -> Gradients:
         def read(index: Tensor) -> Tensor:
-            return self._entries_of(rows.take(index).to(self._device()))
+            return self._entries_of(rows.take(index).to(self._device())).clamp_(-FAR, FAR)
 
         train, validation = split.train[:ALARM_ROWS], split.validation
         if self.training == "published":  # which reads all rows, and has no use for validation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ from anograd.spill import Rows
 from anograd.table import Table
 
 IMAGES, TABLE, RAW = "images", "table", "raw"
+FEATURES = ("n_features_in_", "feature_names_in_")
 Missing = Literal["refuse", "impute"]
 
 
@@ -149,7 +150,27 @@ def encode(
         Bytes that the encoded rows of a lazy frame or Dataset may take in RAM; more are kept in a temporary
         file.
     """
-    vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
+    with _refused_whole(estimator):
+        return _encode(estimator, X, normal, raw=raw, missing=missing, memory=memory)
+
+
+@contextmanager
+def _refused_whole(estimator: BaseEstimator) -> Iterator[None]:
+    """Let an estimator's attributes tell of the rows of its earlier fit, where these are refused."""
+    here = vars(estimator)
+    before = {name: here.pop(name) for name in FEATURES if name in here}
+    try:
+        yield
+    except BaseException:
+        for name in FEATURES:
+            here.pop(name, None)
+        here.update(before)
+        raise
+
+
+def _encode(
+    estimator: BaseEstimator, X: Any, normal: Array, *, raw: bool, missing: Missing, memory: int
+) -> tuple[Encoder, Rows]:
     if isinstance(X, Dataset):
         return _filed(estimator, X, normal, raw=raw, memory=memory)
     if raw:
