@@ -111,7 +111,7 @@ def gpu() -> str:
 
 
 def false_alarms() -> str:
-    """Measured false-alarm rate beside its binomial interval."""
+    """Measured false-alarm rate and its interval over fits."""
     lines = latest("false_alarms", ("n", "alpha"))
     rows = [
         [
@@ -120,7 +120,13 @@ def false_alarms() -> str:
         ]
         for line in lines
     ]  # fmt: skip
-    head = ("normal rows in fit", "of them for calibration", "alpha", "measured rate", "95 % interval")
+    head = (
+        "normal rows in fit",
+        "of them for calibration",
+        "alpha",
+        "measured rate",
+        "95 % interval over fits",
+    )
     fits = ", ".join(
         sorted({f"{line['fits']} fits, {line['fresh_rows']} fresh normal rows" for line in lines})
     )
