@@ -1,6 +1,6 @@
 """The measured false-alarm rate of ``detect(alpha=0.05)`` on fresh normal rows, with its interval over fits.
 
-Normal rows in 6 correlated dimensions; 50 fits at each n, 20 fresh normal rows a fit. Within a fit the
+Normal rows in 6 correlated dimensions; 200 fits at each n, 20 fresh normal rows a fit. Within a fit the
 rows share their calibration, so the rate varies from fit to fit (a Beta distribution), and the interval is
 Student's over fits; the mean over fits is what alpha promises. Seed of a fit: its number. Run
 ``python benchmarks/false_alarms.py``.
@@ -15,7 +15,7 @@ import record
 from anograd import GradCon
 from anograd.bench.stats import mean
 
-REPETITIONS, FRESH, ALPHA = 50, 20, 0.05
+REPETITIONS, FRESH, ALPHA = 200, 20, 0.05
 
 
 def main() -> None:
