@@ -152,7 +152,7 @@ def test_pages_are_filled_once_and_checked(project):
     assert not pictures[0].exists()
     assert sorted(fill_pages(toml)) == sorted([page, *pictures])
     text = page.read_text()
-    assert "| The loss | 0.550 ± 0.000 |" in text
+    assert "| The loss | 0.550 (0.550 to 0.550) |" in text
     assert "![AUROC along epochs, adbench, clean](pictures/b.svg)\n\nMeasured on here; torch 2." in text
     assert "![Mean ranks by AUROC, adbench, clean](pictures/c.svg)" in text
     assert "weights, beside gradcon" in text

@@ -30,7 +30,7 @@ def matrices(draw, least_sets=1, least=2):
     return draw(st.lists(st.lists(grid, min_size=k, max_size=k), min_size=least_sets, max_size=10))
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=6))
 def test_mean_has_the_interval_of_student(values):
     found = stats.mean(values)
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
@@ -39,8 +39,9 @@ def test_mean_has_the_interval_of_student(values):
     assert found.count == len(values)
 
 
-def test_one_seed_has_no_interval():
+def test_one_or_two_seeds_have_no_interval():
     assert stats.mean([0.7]) == stats.Mean(0.7, None, 1)
+    assert stats.mean([0.75, 0.25]) == stats.Mean(0.5, None, 2, (0.25, 0.75))
 
 
 @pytest.mark.parametrize("values", [[], [math.nan, 0.5], [math.inf]])
@@ -52,8 +53,10 @@ def test_a_mean_of_nothing_or_of_what_is_no_number_is_refused(values):
 def test_pooled_takes_its_interval_from_seeds_that_all_units_have():
     found = stats.pooled({"a": {0: 0.5, 1: 0.7, 2: 0.9}, "b": {0: 0.9, 1: 0.9}})
     assert found.value == pytest.approx((0.7 + 0.9) / 2)
-    assert found.half == pytest.approx(stats.mean([0.7, 0.8]).half)
+    assert found.ends == pytest.approx((0.7, 0.8))
     assert found.count == 2
+    every = stats.pooled({"a": {0: 0.5, 1: 0.7, 2: 0.9}, "b": {0: 0.9, 1: 0.9, 2: 0.9}})
+    assert every.half == pytest.approx(stats.mean([0.7, 0.8, 0.9]).half)
     assert stats.pooled({"a": {0: 0.5}, "b": {1: 0.7}}) == stats.Mean(0.6, None, 0)
 
 

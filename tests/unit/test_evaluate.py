@@ -81,9 +81,7 @@ def test_other_codes_than_yes_and_no_are_refused(codes):
 
 
 def test_plus_one_for_every_row_may_mean_no_alarm():
-    with pytest.raises(
-        ValueError, match=r"for every row, or for none .*detector\.predict\(X\) == -1"
-    ):
+    with pytest.raises(ValueError, match=r"for every row, or for none .*detector\.predict\(X\) == -1"):
         evaluate([1.0, 2.0], [False, True], np.ones(2, dtype=int))
     assert evaluate([1.0, 2.0], [False, True], [True, True]).alarms == 2
 

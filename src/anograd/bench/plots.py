@@ -316,10 +316,11 @@ def curve_figure(found: Sequence[Cell], x: str, measure: str) -> Figure:
         at = [places[0], places[-1]] if level else in_order(place for place in row if place is not None)
         pooled = [stats.pooled({data: row[None if level else place][data] for data in whole}) for place in at]
         values = np.array([one.value for one in pooled])
-        half = np.array([one.half or 0.0 for one in pooled])
+        half = [one.half or 0.0 for one in pooled]
+        ends = [one.ends or (one.value - by, one.value + by) for one, by in zip(pooled, half, strict=True)]
         style: Any = {"linestyle": "--"} if level else {"marker": marker, "markersize": 5}
         axes.plot(at, values, color=colour, label=name, linewidth=1.6, **style)
-        axes.fill_between(at, values - half, values + half, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(at, *np.transpose(ends), color=colour, alpha=0.15, linewidth=0)
     left = f", {len(left_out)} left out, as one is missing" if left_out else ""
     several = "s" if len(whole) > 1 else ""
     axes.set_xlabel(x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy.stats import chi2, rankdata, studentized_range, t
 
 Table = Mapping[str, Mapping[str, float]]
 LEVEL = 0.95
+FEWEST = 3  # seeds that an interval is given for
 DECIMALS = 12  # differences below are rounding, not difference
 
 
@@ -28,18 +29,22 @@ class Mean:
     ----------
     value : float
     half : float or None
-        Half the width of its 95 % interval by Student's t; None where one seed leaves no way to tell.
+        Half the width of its 95 % interval by Student's t; None for fewer than three seeds, since of two it
+        would be 13 standard errors.
     count : int
         Seeds.
+    ends : tuple of float or None
+        Lowest and highest, of two seeds.
     """
 
     value: float
     half: float | None
     count: int
+    ends: tuple[float, float] | None = None
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Return the mean of one value a seed, with its 95 % interval.
+    """Return the mean of one value a seed, with its 95 % interval, or of two seeds with both ends.
 
     Parameters
     ----------
@@ -54,16 +59,16 @@ def mean(values: Sequence[float]) -> Mean:
     Examples
     --------
     >>> mean([0.8, 0.9, 1.0])
-    Mean(value=0.9, half=0.248..., count=3)
+    Mean(value=0.9, half=0.248..., count=3, ends=None)
     >>> mean([0.8])
-    Mean(value=0.8, half=None, count=1)
+    Mean(value=0.8, half=None, count=1, ends=None)
     """
     count = len(values)
     if not count or not all(math.isfinite(value) for value in values):
         raise ValueError(f"a mean wants finite values, at least one; got {list(values)}")
     middle = math.fsum(values) / count
-    if count == 1:
-        return Mean(middle, None, 1)
+    if count < FEWEST:
+        return Mean(middle, None, count, (min(values), max(values)) if count > 1 else None)
     deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (count - 1))
     half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * deviation / math.sqrt(count)
     return Mean(middle, half, count)
@@ -79,15 +84,15 @@ def pooled(values: Mapping[str, Mapping[int, float]]) -> Mean:
 
     Examples
     --------
-    >>> pooled({"a": {0: 0.5, 1: 0.7}, "b": {0: 0.9, 1: 0.9}})
-    Mean(value=0.75, half=0.635..., count=2)
+    >>> pooled({"a": {0: 0.5, 1: 0.7, 2: 0.6}, "b": {0: 0.9, 1: 0.9, 2: 0.9}})
+    Mean(value=0.75, half=0.124..., count=3, ends=None)
     """
     middle = mean([mean(list(seeds.values())).value for seeds in values.values()])
     shared = set.intersection(*(set(seeds) for seeds in values.values()))
     if len(shared) < 2:
         return Mean(middle.value, None, len(shared))
     by_seed = [mean([seeds[seed] for seeds in values.values()]).value for seed in shared]
-    return Mean(middle.value, mean(sorted(by_seed)).half, len(shared))
+    return replace(mean(sorted(by_seed)), value=middle.value)
 
 
 def blocks(table: Table) -> tuple[list[str], list[str]]:

@@ -130,13 +130,16 @@ def text(found: Sequence[Cell], seeds: int) -> str:
 
 
 def shown(mean: stats.Mean) -> str:
-    """Return a mean and half its interval, three digits each.
+    """Return a mean and half its interval, or of two seeds both ends, three digits each.
 
     Examples
     --------
-    >>> shown(stats.Mean(0.9, 0.0123, 3))
-    '0.900 ± 0.012'
+    >>> shown(stats.Mean(0.9, 0.0123, 3)), shown(stats.mean([0.8, 0.9]))
+    ('0.900 ± 0.012', '0.850 (0.800 to 0.900)')
     """
+    if mean.ends is not None:
+        low, high = mean.ends
+        return f"{mean.value:.3f} ({low:.3f} to {high:.3f})"
     return f"{mean.value:.3f}" + (f" ± {mean.half:.3f}" if mean.half is not None else "")
 
 
@@ -183,7 +186,10 @@ def about(regime: Regime, lines: Sequence[Line], measure: str, what: str = "") -
         values += f"{what or 'one seed'}{f', one seed ({seeds[0]})' if what else f' ({seeds[0]})'}"
     else:
         listed = f"{', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
-        values += f"{what or 'mean'} ± half of the 95 % interval over seeds {listed}"
+        interval = len(seeds) >= stats.FEWEST
+        values += f"{what or 'mean'} "
+        values += "± half of the 95 % interval over" if interval else "(lower to higher) of"
+        values += f" seeds {listed}"
     rows, known = _range(lines, "trained_on"), _range(lines, "known")
     return f"**{regime}.** {values}; trained on {rows} rows, {known} known anomalies."
 
