@@ -93,8 +93,8 @@ class Plan:
 
 
 def parse_memory(memory: str | int) -> int:
-    """Return a memory budget in bytes, from bytes or a text such as "512MiB" or "2GB"."""
-    if isinstance(memory, int) and memory > 0:
+    """Return a memory budget in bytes, from bytes or a text such as "512MiB"; "512MB" is the same."""
+    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
     matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(memory).lower())
     if matched is None or float(matched[1]) <= 0:
