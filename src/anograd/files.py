@@ -38,7 +38,7 @@ STDIN = "-"
 NUMPY = (b"\x93NUM", b"PK\x03\x04", b"PK\x05\x06")  # how npy and npz begin; numpy takes all else for a pickle
 
 
-def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
+def read(source: str | Path, texts: Sequence[str] = (), pictures: Sequence[str] | None = None) -> Any:
     """Return what a file or folder holds: a numpy array, or a polars frame for CSV and Parquet.
 
     Parameters
@@ -50,6 +50,9 @@ def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
         stdin, or a named one.
     texts : sequence of str
         Columns of a CSV that are read as text whatever their cells look like, such as codes 02 and 03.
+    pictures : sequence of str, optional
+        The paths that `names` gave for a folder of images, so that each row is the one that is called so,
+        whatever comes into the folder meanwhile. Left out, they are listed now.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def read(source: str | Path, texts: Sequence[str] = ()) -> Any:
         )
     ending = path.suffix.lower()
     if path.is_dir():
-        return read_images(path, names(path) or (), _below(path))
+        return read_images(path, (names(path) if pictures is None else pictures) or (), _below(path))
     if ending in (".npy", ".npz"):
         return _read_numpy(path, key)
     if ending == ".csv":
@@ -118,14 +121,15 @@ def opened(source: str | Path) -> Iterator[tuple[BinaryIO, str]]:
     yield sys.stdin.buffer, "stdin"
 
 
-def scan(source: str | Path, texts: Sequence[str] = ()) -> Any:
+def scan(source: str | Path, texts: Sequence[str] = (), pictures: Sequence[str] | None = None) -> Any:
     """Return what `read` returns, but for Parquet a polars LazyFrame, which is read in pieces.
 
     Parameters
     ----------
     source : str or Path
     texts : sequence of str
-        Both as for `read`.
+    pictures : sequence of str, optional
+        All as for `read`.
 
     Raises
     ------
@@ -134,7 +138,7 @@ def scan(source: str | Path, texts: Sequence[str] = ()) -> Any:
     """
     parquet = parquet_files(source)
     if not parquet:
-        return read(source, texts)
+        return read(source, texts, pictures)
     polars = extra("polars", "tables", Path(source))
     check_alike(parquet)
     return polars.scan_parquet(parquet, glob=False)

@@ -15,6 +15,7 @@ from anograd.reading import BROKEN, extra, first_line
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 NOT_READ = (".gif", ".jp2", ".jfif", ".ppm", ".pgm", ".pbm", ".heic", ".heif", ".avif", ".tga", ".dcm")
+READ = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "TIFF")  # whatever the ending; some others start programs
 OF_SEVERAL = ("TIFF", "PNG", "WEBP")  # formats whose files may hold several pictures, of which one is read
 DEEP = re.compile(";16[BLN]")  # in Pillow's name for how pixels are stored
 BITS_A_SAMPLE = 258  # the tag of a TIFF; where its colours lie apart, Pillow's name does not tell
@@ -53,7 +54,7 @@ def read_images(root: Path, found: Sequence[str], below: Iterable[Path]) -> NDAr
     for i, name in enumerate(found):
         try:
             # By its path an uncompressed TIFF would be mapped into memory, and turned before it is read.
-            with (root / name).open("rb") as file, image.open(file) as opened:
+            with (root / name).open("rb") as file, image.open(file, formats=READ) as opened:
                 mode = opened.mode
                 pages = getattr(opened, "n_frames", 1) if opened.format in OF_SEVERAL else 1
                 # Of colours Pillow keeps 8 bits, whatever the file has, and says so nowhere else.
@@ -63,6 +64,10 @@ def read_images(root: Path, found: Sequence[str], below: Iterable[Path]) -> NDAr
                 with suppress(*BROKEN):  # of damaged notes on the picture, which itself is sound
                     operations.exif_transpose(opened, in_place=True)
                 pixels = np.asarray(opened.convert("L" if mode in ("1", "L", "LA", "La") else "RGB"))
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"the image {str(root / name)!r} is gone since the folder was listed: run it again"
+            ) from error
         except (image.DecompressionBombError, *BROKEN) as error:
             raise ValueError(
                 f"the image {str(root / name)!r} could not be read, it is damaged or cut short: "

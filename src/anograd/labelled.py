@@ -89,7 +89,11 @@ def _marked(X: Any, data: str, label: str, normal: Sequence[str], absent: bool =
 
 
 def read_features(
-    data: str, label: str | None, fitted: Sequence[str] | None, texts: Sequence[str] = ()
+    data: str,
+    label: str | None,
+    fitted: Sequence[str] | None,
+    texts: Sequence[str] = (),
+    pictures: Sequence[str] | None = None,
 ) -> Any:
     """Return the rows in a file to be scored, without their label column.
 
@@ -101,8 +105,8 @@ def read_features(
         A column to leave out of a table.
     fitted : sequence of str or None
         The columns that the detector was fitted on, where it knows their names.
-    texts : sequence of str
-        Columns that are read as text, as `anograd.data.scan` takes them.
+    texts, pictures : sequence of str
+        Columns that are read as text, and paths in a folder, as `anograd.data.scan` takes them.
 
     Raises
     ------
@@ -114,7 +118,7 @@ def read_features(
     UserWarning
         For columns that the detector does not know, which are left out.
     """
-    X = scan(data, texts)
+    X = scan(data, texts, pictures)
     there = _columns(X)
     if there is None:
         return _without(X, data, [label] if label is not None else [], "--label")
@@ -147,6 +151,7 @@ def read_normal(
     fitted: Sequence[str] | None,
     labelled: str,
     texts: Sequence[str] = (),
+    pictures: Sequence[str] | None = None,
 ) -> tuple[Any, NDArray[np.int64]]:
     """Return the rows of a file that no label marks as anomalous, and their numbers.
 
@@ -162,15 +167,15 @@ def read_normal(
         The columns that the detector was fitted on, where it knows their names.
     labelled : str
         The file whose rows a file of labels is for: those of another one it says nothing of.
-    texts : sequence of str
-        Columns that are read as text, as `anograd.data.scan` takes them.
+    texts, pictures : sequence of str
+        As for `read_features`.
 
     Raises
     ------
     ValueError
         As for `read_labelled`.
     """
-    X, y = scan(data, texts), None
+    X, y = scan(data, texts, pictures), None
     if label is not None and (data == labelled or label in (_columns(X) or ())):
         X, y = _marked(X, data, label, normal)
     return unmarked(only_fitted(X, data, fitted), y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,8 +100,11 @@ def _draw(place: Axes, image: NDArray[Any], caption: str) -> None:
     place.set_xticks([])
     place.set_yticks([])
     lines = (line if len(line) <= WIDE else "..." + line[3 - WIDE :] for line in caption.split("\n"))
-    shown = "\n".join(lines).encode(errors="replace").decode()  # names of files need not be text
-    place.set_xlabel(shown, fontsize=9, parse_math=False)
+    place.set_xlabel("\n".join(map(_printable, lines)), fontsize=9, parse_math=False)
+
+
+def _printable(line: str) -> str:  # names of files need not be text
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def strips(groups: Mapping[str, Floats], line: float, *, title: str, meaning: str) -> Figure:
@@ -186,5 +190,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save_png(figure: Figure, path: str | Path) -> None:
     """Write a picture as PNG, whole or not at all."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
+    with warnings.catch_warnings():  # letters that the font lacks are drawn as boxes
+        warnings.filterwarnings("ignore", r"Glyph \d+")
+        figure.savefig(content, format="png", dpi=120)
     write_whole(path, content.getvalue())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from tests.product.conftest import fails, works
 
 import anograd as ag
 import anograd.scale.scorer as module
 import anograd.stream.run as run
+from anograd import files
 from anograd.scale import Scorer, parts
 from anograd.stream import score_file
 
@@ -78,3 +82,44 @@ def test_a_part_that_changes_is_made_anew_the_next_time(model, tmp_path, monkeyp
     wanted = scorer(pl.read_parquet(source))["score"].to_numpy()
     found = pl.read_parquet(tmp_path / "scores" / "0.parquet")["score"].to_numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("command", ["score", "explain", "report"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_picture_that_comes_meanwhile_does_not_take_another_ones_name(
+    place, images_model, tmp_path, monkeypatch, command, when
+):
+    """A camera writes while a command runs: no row may be called as its neighbour."""
+    folder = shutil.copytree(place / "good", tmp_path / "good")
+    output = tmp_path / {"score": "x.csv", "explain": "x.json", "report": "x.html"}[command]
+    more = [] if command == "score" else ["--top", 3]
+    works(command, images_model, folder, "-o", output, *more)
+    before = output.read_text()
+    read = files.read_images
+
+    def watched(*given):
+        if when == "before":
+            shutil.copy(folder / "line 2" / "00.png", folder / "aaa.png")
+        found = read(*given)
+        shutil.copy(folder / "line 2" / "00.png", folder / "aab.png")
+        return found
+
+    monkeypatch.setattr(files, "read_images", watched)
+    works(command, images_model, folder, "-o", output, *more)
+    if command == "report":  # which says when it was made
+        assert re.findall(r"[0-9]+\.png", output.read_text()) == re.findall(r"[0-9]+\.png", before)
+    else:
+        assert output.read_text() == before
+
+
+def test_a_picture_that_goes_meanwhile_is_named(place, images_model, tmp_path, monkeypatch):
+    folder = shutil.copytree(place / "good", tmp_path / "good")
+    read = files.read_images
+
+    def watched(root, found, below):
+        (root / found[3]).unlink()
+        return read(root, found, below)
+
+    monkeypatch.setattr(files, "read_images", watched)
+    line = fails("score", images_model, folder, "-o", tmp_path / "x.csv")
+    assert "06.png' is gone since the folder was listed: run it again" in line

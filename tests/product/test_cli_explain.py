@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from anograd import load
 from anograd.cli import app
+from anograd.cli.options import print_parts
 from anograd.data import rows_at
 
 
@@ -97,6 +98,7 @@ def test_the_nearest_rows_are_normal_ones_by_their_number_in_the_file(table):
     ("words", "message"),
     [
         (("--rows", "0,999"), "--rows 0,999: there are the rows 0 to 49"),
+        (("--rows", "99999999999999999999"), "there are the rows 0 to 49"),
         (("--rows", "one"), "whole numbers with commas between are wanted"),
         (("-o", "why.txt"), "'why.txt': wanted is x.json, or x.png for images"),
         (("-o", "why.png"), "heat maps are for images"),
@@ -137,6 +139,20 @@ def test_the_nearest_pictures_are_called_by_their_names(tmp_path):
     assert call(*fit).exit_code == 0
     done = call("explain", tmp_path / "model", tmp_path / "new", "--most", 1, "--among", tmp_path / "fit")
     assert re.search(r"nearest normal rows: \d\d\.png, \d\d\.png, \d\d\.png", done.output), done.output
+
+
+def test_a_long_name_stands_above_its_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    long = "deep/2026-11-30/line-4/camera-left/part_0001.png: p 0.01"
+    print_parts([("a.png: p 0.5", ["pixels +0.01, down.0.weight +0.003"]), (long, ["word " * 9, "last"])])
+    assert capsys.readouterr().out.splitlines() == [
+        "a.png: p 0.5                  pixels +0.01, down.0.weight",
+        "                                +0.003",
+        long,
+        "                              word word word word word word",
+        "                                word word word",
+        "                              last",
+    ]
 
 
 def test_rows_are_taken_in_the_order_asked_for():

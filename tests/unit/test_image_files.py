@@ -49,6 +49,14 @@ def test_what_is_no_picture_is_named(tmp_path):
         data.read(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "GIF"])
+def test_an_ending_does_not_open_what_is_of_another_kind(tmp_path, kind):
+    """To read some kinds Pillow starts a program; of several pictures in a GIF it reads the first."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format=kind)
+    with pytest.raises(ValueError, match=r"a\.png' could not be read, .*does not begin as a picture does"):
+        data.read(tmp_path)
+
+
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
 def test_pictures_are_turned_as_they_are_looked_at(tmp_path, ending):
     upright = np.zeros((16, 8), dtype=np.uint8)

@@ -42,11 +42,14 @@ def test_strips_have_a_dot_for_each_row_and_the_line(tmp_path, normal):
 
 
 def test_captions_are_names_of_files_whatever_these_are(tmp_path):
-    names = ["$a^$b.png", "gr\udcf6sse.png", f"{'folder/' * 9}020.png"]
-    images = np.zeros((3, 1, 8, 8))
+    names = ["$a^$b.png", "gr\udcf6sse\t.png", f"{'folder/' * 9}020.png", "良品.png"]
+    images = np.zeros((4, 1, 8, 8))
     figure = pictures.reasons(images, images, images, [f"{name}\nscore 1" for name in names])
     shown = [axes.get_xlabel() for axes in figure.axes[::3]]
-    assert shown == ["$a^$b.png\nscore 1", "gr?sse.png\nscore 1", "...older/folder/folder/020.png\nscore 1"]
+    assert shown == [
+        f"{name}\nscore 1"
+        for name in ("$a^$b.png", "gr?sse?.png", "...older/folder/folder/020.png", "良品.png")
+    ]
     readable(figure, tmp_path)
 
 

@@ -55,19 +55,18 @@ def explain(
     detector: Any = load(model)
     fitted = getattr(detector, "feature_names_in_", None)
     texts = detector.encoder_.texts()
-    X = read_features(data, label, fitted, texts)
+    called, those = names(data), None if among is None else names(among)
+    X = read_features(data, label, fitted, texts, called)
     others, numbers = (
-        (None, None) if among is None else read_normal(among, label, normal, fitted, data, texts)
+        (None, None) if among is None else read_normal(among, label, normal, fitted, data, texts, those)
     )
     index = _chosen(rows, number_of_rows(X)) if rows is not None else _highest(detector, X, most)
     some = rows_at(X, index)
     found: Explanation = detector.explain(some, normal=others, patch=patch)
     if found.nearest is not None and numbers is not None:
         nearest = numbers[found.nearest]
-        those = names(among) if among is not None else None
         found = replace(found, nearest=np.array(those)[nearest] if those else nearest)
     p = detector.calibration_.p_values(found.scores)
-    called = names(data)
     titles = [called[i] if called else f"row {i}" for i in index.tolist()]
     given = cells(some) if found.names else None
     reasons = as_data(found, titles, p, given)
@@ -87,14 +86,14 @@ def explain(
 def _chosen(text: str, n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return the rows that somebody typed."""
     try:
-        found = np.array([int(one) for one in text.split(",")], dtype=np.int64)
+        found = [int(one) for one in text.split(",")]
     except ValueError:
         raise typer.BadParameter(
             f"--rows {text}: whole numbers with commas between are wanted, 3,17"
         ) from None
-    if found.min() < 0 or found.max() >= n:
+    if min(found) < 0 or max(found) >= n:
         raise typer.BadParameter(f"--rows {text}: there are the rows 0 to {n - 1}")
-    return found
+    return np.array(found, dtype=np.int64)
 
 
 def _highest(detector: Any, X: Any, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -27,13 +27,19 @@ def argument(name: str, text: str) -> Any:
 
 
 def print_parts(parts: list[tuple[str, list[str]]]) -> None:
-    """Print headings with the lines below each, wrapped to the terminal."""
+    """Print headings with the lines beside each, wrapped to the terminal; below it where it is long."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
-    margin = max(len(heading) for heading, _ in parts) + 2
+    margin = min(max(len(heading) for heading, _ in parts) + 2, width // 2)
+    wrap = textwrap.TextWrapper(width, break_on_hyphens=False)
     for heading, lines in parts:
+        beside = len(heading) + 2 <= margin
+        if not beside:
+            typer.echo(wrap.fill(heading))
         for i, line in enumerate(lines):
-            start = (heading if i == 0 else "").ljust(margin)
-            typer.echo(textwrap.fill(start + line, width, subsequent_indent=" " * (margin + 2)))
+            wrap.initial_indent = (heading if beside and i == 0 else "").ljust(margin)
+            wrap.subsequent_indent = " " * (margin + 2)
+            typer.echo(wrap.fill(line))
+        wrap.initial_indent = wrap.subsequent_indent = ""
 
 
 Data = Annotated[

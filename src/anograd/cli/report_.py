@@ -72,17 +72,17 @@ def report_(
     detector = load(model)
     fitted = getattr(detector, "feature_names_in_", None)
     texts = detector.encoder_.texts()
-    X, odd = _rows(data, label, normal, fitted, texts)
+    pictures, those = names(data), None if among is None else names(among)
+    X, odd = _rows(data, label, normal, fitted, texts, pictures)
     others, numbers = (
-        (None, None) if among is None else read_normal(among, label, normal, fitted, data, texts)
+        (None, None) if among is None else read_normal(among, label, normal, fitted, data, texts, those)
     )
-    scored = Scored.by(detector, X, rule, names(data), odd)
+    scored = Scored.by(detector, X, rule, pictures, odd)
     if odd is not None and scored.known:
         warn_of_known(data)
     called = None
     if among is not None and numbers is not None:
-        titles = names(among)
-        called = [titles[i] if titles else f"row {i}" for i in numbers.tolist()]
+        called = [those[i] if those else f"row {i}" for i in numbers.tolist()]
     why, untold = reasons(detector, X, scored, top, others, called)
     content = page(scored, _card(model, data, detector), why, untold, among or "")
     whole = content.encode(errors="replace")  # names of files need not be text
@@ -100,11 +100,16 @@ def report_(
 
 
 def _rows(
-    data: str, label: str | None, normal: list[str], fitted: Any, texts: list[str]
+    data: str,
+    label: str | None,
+    normal: list[str],
+    fitted: Any,
+    texts: list[str],
+    pictures: list[str] | None,
 ) -> tuple[Any, np.ndarray[Any, np.dtype[np.bool_]] | None]:
     """Return the rows, and which of them are anomalies where labels tell."""
     if label is None:
-        return read_features(data, None, fitted, texts), None
+        return read_features(data, None, fitted, texts, pictures), None
     X, y = read_labelled(data, label, normal, texts=texts)
     assert y is not None
     odd = labels(y, len(y)) if len(np.unique(y)) > 1 else None

@@ -17,9 +17,9 @@ PATIENCE = {"head": 10.0, "rest": 5.0, "answer": 30.0}  # seconds for what a sen
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for; more is refused with the status 413, a body that comes too slowly with 408.
+    """What one request may ask for; more is refused with the status 413, and so is work that takes longer.
 
-    What the work is too long for is refused with 413, and what only waited for others with 429.
+    A body that comes too slowly is refused with 408, and what only waited for others with 429.
 
     Parameters
     ----------

@@ -121,20 +121,22 @@ def score_file(
     if rejects is not None and Path(rejects).resolve() == Path(output).resolve():
         raise ValueError(f"rejects {rejects} is the file of the scores; give another, such as rejects.csv")
     detector = load(model)
-    called = names(data)
+    pictures = called = names(data)
     if called and Path(output).suffix.lower() == ".parquet":  # which holds text, and names of files need not
         called = [one.encode(errors="backslashreplace").decode() for one in called]
     verdicts = Verdicts(detector.calibration_, dict(rule or {"alpha": 0.05}), called)
     strict = rejects is None
     with ExitStack() as stack:
-        source = _source(detector, data, label, stack)
+        source = _source(detector, data, label, pictures, stack)
         table = detector.encoder_.table
         tally = None if table is None else Tally(table)
         if verdicts.by_row and not _is_file(output):
             pieces = scored(detector, source, Place(), strict=strict, tally=tally)
             return _with(tally, _pour(pieces, output, rejects, verdicts))
         folder, resumes = _folder(output, data, stack)
-        key: dict[str, Any] = _key(model, data, label, strict) if resumes else {"run": uuid.uuid4().hex}
+        key: dict[str, Any] = (
+            _key(model, data, label, strict, pictures) if resumes else {"run": uuid.uuid4().hex}
+        )
         partial, done = Partial(folder, key), False
         try:
             if partial.changed:
@@ -264,7 +266,9 @@ def _workers(detector: Detector) -> Iterator[tuple[int, Submit]]:
         torch.set_num_threads(threads)
 
 
-def _source(detector: Detector, data: str, label: str | None, stack: ExitStack) -> Source:
+def _source(
+    detector: Detector, data: str, label: str | None, pictures: list[str] | None, stack: ExitStack
+) -> Source:
     """Return where the rows come from."""
     fitted = getattr(detector, "feature_names_in_", None)
     table = detector.encoder_.table
@@ -280,7 +284,7 @@ def _source(detector: Detector, data: str, label: str | None, stack: ExitStack) 
             columns = [name for name in there if name not in without]
             table.check_columns(columns, len(columns))
             return Parts(repr(data), files, columns)
-    X = read_features(data, label, fitted)
+    X = read_features(data, label, fitted, pictures=pictures)
     if table is None:  # looked at as a whole, so that a flaw is named by its place among all of them
         rows, step = detector.encoder_.transform(detector, X), detector._at_once()
         return InMemory(repr(data), rows, step * max(1, CELLS // (step * rows[0].numel())))
@@ -300,27 +304,29 @@ def _folder(output: str, data: str, stack: ExitStack) -> tuple[Path, bool]:
     return target.with_name(f".{target.name}.partial"), not is_pipe(data)
 
 
-def _key(model: str | Path, data: str, label: str | None, strict: bool) -> dict[str, Any]:
+def _key(
+    model: str | Path, data: str, label: str | None, strict: bool, pictures: list[str] | None
+) -> dict[str, Any]:
     """Return what the scores depend on."""
     return {
         "version of anograd": __version__,
         "model": store.fingerprint(model),
-        "input": _input(data),
+        "input": _input(data, pictures),
         "options": [label, strict],
     }
 
 
 def _changed(data: str, before: list[Any]) -> bool:
     try:
-        return _input(data) != before
+        return _input(data, names(data)) != before
     except OSError:  # it is gone
         return True
 
 
-def _input(data: str) -> list[Any]:
+def _input(data: str, pictures: list[str] | None) -> list[Any]:
     """Return what tells that a file, or one in a folder, is not the one that it was."""
     root = Path(data.partition(".npz:")[0] + ".npz" if ".npz:" in data else data)
-    within = [root / name for name in names(data) or ()]
+    within = [root / name for name in pictures or ()]
     files = within or parquet_files(data) or [root]
     with files[0].open("rb") as file:
         head = hashlib.sha256(file.read(HEAD)).hexdigest()
