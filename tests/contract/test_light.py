@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import anograd
@@ -29,7 +29,7 @@ def test_extras_load_on_use() -> None:
 
 def test_no_pickle_and_no_torch_load() -> None:
     forbidden = re.compile(
-        r"\bimport (pickle|joblib|dill)\b|(?<!safetensors\.)torch\.load\(|allow_pickle=True"
+        r"\b(import|from) (pickle|joblib|dill)\b|(?<!safetensors\.)torch\.load\(|allow_pickle=True"
     )
     for path in SOURCE.rglob("*.py"):
         found = forbidden.search(path.read_text())
@@ -42,4 +42,10 @@ def test_no_module_is_long() -> None:
 
 
 def test_torchvision_is_not_pulled_in() -> None:
-    assert importlib.util.find_spec("torchvision") is None
+    named = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text())["project"]
+    extras = named["optional-dependencies"].values()
+    wanted = [*named["dependencies"], *(one for extra in extras for one in extra)]
+    assert len(wanted) > 10
+    assert not any("torchvision" in one for one in wanted)
+    imports = re.compile(r"^\s*(import|from) torchvision", re.MULTILINE)
+    assert not any(imports.search(path.read_text()) for path in SOURCE.rglob("*.py"))
