@@ -29,21 +29,22 @@ CHANGED = _git("diff", "HEAD", "--", "../src", ".", ":!results")
 COMMIT = _git("rev-parse", "--short", "HEAD") + ("-dirty" if CHANGED else "")
 
 
-def environment() -> dict[str, Any]:
-    """Return versions, machine and commit."""
+def environment(threads: int | None = None) -> dict[str, Any]:
+    """Return versions, machine and commit; threads of other processes than this one must be told."""
+    used = threads or torch.get_num_threads()
     return {
         "anograd": __version__,
         "torch": torch.__version__,
         "sklearn": sklearn.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {used} threads used",
         "commit": COMMIT,
     }
 
 
 def read(name: str) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a result file; a last line that was cut off is left out."""
+    """Yield the lines of a result file; one that was cut off is left out."""
     path = RESULTS / f"{name}.jsonl"
     if not path.exists():
         return
@@ -60,9 +61,11 @@ def done(name: str, key: dict[str, Any]) -> bool:
 
 
 def write(name: str, line: dict[str, Any]) -> None:
-    """Append a line, with the environment it came from."""
+    """Append a line, with the environment it came from; its "threads", if it has them, are all processes'."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.jsonl"
     cut_off = path.exists() and path.read_bytes()[-1:] not in (b"\n", b"")
     with path.open("a") as file:
-        file.write(("\n" if cut_off else "") + json.dumps({**line, **environment()}) + "\n")
+        file.write(
+            ("\n" if cut_off else "") + json.dumps({**line, **environment(line.get("threads"))}) + "\n"
+        )

@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     **key, "columns": COLUMNS, "parts": len(parts), "seed": SEED,
                     "seconds": round(seconds, 2), "process_seconds": round(taken, 2),
                     "rows_per_second": round(n / seconds), "peak_mib": round(peak, 1),
-                    "scores": scores,
+                    "scores": scores, "threads": os.cpu_count(),
                 }  # fmt: skip
                 record.write(NAME, line)
                 print(line, flush=True)
