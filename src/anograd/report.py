@@ -157,7 +157,7 @@ def _described(stored: Stored) -> list[tuple[str, list[str]]]:
     built = ", ".join(f"{key} {value}" for key, value in network.items())
     return [
         ("detector", [name]),
-        *([("fitted", [_when(manifest["fitted_by"])])] if manifest.get("fitted_by") else []),
+        ("fitted", [_when(manifest["fitted_by"])]),
         ("paper", [paper.cite()]),
         ("rows", _rows(manifest, stored)),
         ("settings", settings),

@@ -65,7 +65,7 @@ class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
     made_up_: Tensor
     n_features_in_: int
     split_: dict[str, int]
-    fitted_by_: dict[str, str]  # when, and by which versions; {} for models saved before this was kept
+    fitted_by_: dict[str, str]  # when, and by which versions
     rank_: int = 0  # of those that trained the network together; 0 saves
 
     # Constructor parameters that the shell itself reads; subclasses store them. Where a subclass has them,

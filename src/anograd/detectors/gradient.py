@@ -35,7 +35,6 @@ from anograd.features import (
 from anograd.gradients import Sketch, plan
 from anograd.gradients.served import parse_memory
 from anograd.score import LabelledNorms, NormDensity
-from anograd.score.density import FLOOR
 from anograd.spill import Rows, in_turn
 from anograd.target import Target
 from anograd.train import Observer, TrainingPlan, seeded, train
@@ -302,7 +301,7 @@ class PostHocDetector(NetworkDetector):
     ) -> None:
         self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
         self.known_, self.columns_ = described["known"], described["columns"]
-        self.widths_ = described.get("widths", [[columns] for columns in self.columns_])
+        self.widths_ = described["widths"]
         self.sketch_ = Sketch(*described["sketch"])
         stored = sum(value.numel() for group in tensors.values() for value in group.values())
         if max(self.columns_) > stored:
@@ -326,10 +325,7 @@ class PostHocDetector(NetworkDetector):
 
 def _set_buffers(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Set buffers whatever their shape was: how many rows a score keeps is known after its fit only."""
-    wanted = set(module.state_dict())
-    if "floor" in wanted:  # which older models lack, whatever their units
-        state = {"floor": torch.tensor(FLOOR, dtype=torch.float64), **state}
-    if unlike := set(state) ^ wanted:
+    if unlike := set(state) ^ set(module.state_dict()):
         raise ValueError(f"{type(module).__name__} and the stored score do not both have {', '.join(unlike)}")
     for path, value in state.items():
         owner, _, name = path.rpartition(".")

@@ -91,10 +91,10 @@ def restored(
     detector._check_parameters()
     encoder = manifest["encoder"]
     pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
-    names = encoder.get("names")
+    names = encoder["names"]
     detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels, names)
     detector.n_features_in_, detector.split_ = manifest["features"], manifest["split"]
-    detector.fitted_by_ = manifest.get("fitted_by", {})
+    detector.fitted_by_ = manifest["fitted_by"]
     if stored.table is not None:
         names = stored.table.names_in
     if names is not None:
