@@ -23,7 +23,7 @@ from anograd.train import TrainingPlan, adam, lay_out, seeded, step
 PUBLISHED = "the same, layer by layer as published"
 OURS = "GradCon's constraint"
 WAYS = ("plain", OURS, PUBLISHED)
-PLAN = TrainingPlan(1, 64, 1e-3, 0.03, "total", "cumulative", "last", None)
+PLAN = TrainingPlan(epochs=1, batch_size=64, learning_rate=1e-3, alpha=0.03)
 
 
 def epoch_of(x: torch.Tensor, way: str, channels: int) -> Callable[[], None]:

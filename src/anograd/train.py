@@ -32,7 +32,7 @@ KERAS_EPSILON = 1e-7  # of its Adam
 _DRAWING = threading.RLock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """How to train.
 
@@ -43,27 +43,27 @@ class TrainingPlan:
     batch_size : int
     learning_rate : float
         Of Adam.
-    alpha : float
+    alpha : float, default 0.0
         Weight of the gradient constraint; 0 trains the plain autoencoder.
-    reference : {"total", "recon"}
+    reference : {"total", "recon"}, default "total"
         Which loss's gradient is averaged into the reference.
-    averaging : {"cumulative", "ema", "final"}
+    averaging : {"cumulative", "ema", "final"}, default "cumulative"
         Mean of all steps so far; exponential moving average; or all steps while training and the mean
         gradient of the finished network over the training rows afterwards.
-    keep : {"objective", "reconstruction", "last"}
+    keep : {"objective", "reconstruction", "last"}, default "last"
         Which epoch's weights count: best validation objective, best validation reconstruction, or the last.
-    patience : int or None
+    patience : int, optional
         Stop after so many epochs without an improvement.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
-    alpha: float
-    reference: str
-    averaging: str
-    keep: str
-    patience: int | None
+    alpha: float = 0.0
+    reference: str = "total"
+    averaging: str = "cumulative"
+    keep: str = "last"
+    patience: int | None = None
 
 
 @dataclass

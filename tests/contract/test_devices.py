@@ -195,7 +195,7 @@ class Twice(nn.Module):
         return self.layer(x, x)
 
 
-PLAN = TrainingPlan(2, 16, 1e-3, 0.03, "total", "cumulative", "objective", None)
+PLAN = TrainingPlan(epochs=2, batch_size=16, learning_rate=1e-3, alpha=0.03, keep="objective")
 
 
 def dense(seed: int) -> Target:

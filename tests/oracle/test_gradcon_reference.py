@@ -63,7 +63,7 @@ def test_a_step_equals_a_double_backward_written_by_hand(averaged: str) -> None:
     by_hand = ConvAutoencoder(2, 10, 12).double()
     by_hand.load_state_dict(net.state_dict())
     target = Target.adopt(net, loss="mse", layers="up.*.weight")
-    plan = TrainingPlan(1, 4, 1e-3, 0.03, averaged, "cumulative", "last", None)
+    plan = TrainingPlan(epochs=1, batch_size=4, learning_rate=1e-3, alpha=0.03, reference=averaged)
     mean = RunningMean(target, "cumulative")
     optimizer = adam(net, learning_rate=1e-3)
     theirs = torch.optim.Adam(by_hand.parameters(), lr=1e-3)

@@ -311,8 +311,9 @@ class GradCon(NetworkDetector):
         train_rows, validation = rows.some(split.train, device), rows.some(split.validation, device)
         target, penalty = self._own(train_rows, seed)
         plan = TrainingPlan(
-            self.epochs, int(self.batch_size), self.learning_rate, self.alpha, self.reference, self.averaging,
-            self.keep, self.patience,
+            epochs=self.epochs, batch_size=int(self.batch_size), learning_rate=self.learning_rate,
+            alpha=self.alpha, reference=self.reference, averaging=self.averaging, keep=self.keep,
+            patience=self.patience,
         )  # fmt: skip
         return Task(target, penalty, train_rows, validation, plan, seed)
 

@@ -234,8 +234,8 @@ class PostHocDetector(NetworkDetector):
         x, held = rows.some(split.train, device), rows.some(split.validation, device)
         target, penalty = self._own(x, seed)
         plan = TrainingPlan(
-            self.epochs, int(self.batch_size), self.learning_rate, 0.0, "total", "cumulative",
-            "reconstruction", self.patience,
+            epochs=self.epochs, batch_size=int(self.batch_size), learning_rate=self.learning_rate,
+            keep="reconstruction", patience=self.patience,
         )  # fmt: skip
         settings = [int(self.batch_size), self.learning_rate, self.network_, seed, list(x.shape)]
         told = digest(settings, chain(in_turn(x, READ_AT_ONCE), in_turn(held, READ_AT_ONCE)))
