@@ -271,9 +271,10 @@ def test_a_model_of_tokens(tmp_path, layers):
     np.testing.assert_allclose(score, detector.anomaly_score(X), rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_that_was_handed_in(tmp_path):
+@pytest.mark.parametrize("layers", ["decoder.*.weight", "*.weight"])
+def test_a_network_that_was_handed_in(tmp_path, layers):
     X = RANDOM.normal(size=(110, 2, 6, 6)).astype(np.float32)
-    target = ag.Target.adopt(Adopted().eval(), layers="decoder.*.weight")
+    target = ag.Target.adopt(Adopted().eval(), layers=layers)
     detector = ag.GradCon(target=target, random_state=0).fit(X)
     with pytest.raises(
         ValueError, match=r"give some to check the graph by, ag.export\(detector, path, check=X\)"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -70,6 +70,31 @@ def test_max_pooling_and_its_backward(kernel, stride, padding, dilation, ceil_mo
     (slope,) = torch.autograd.grad(expected, x, d)
     back = DECOMPOSITIONS[aten.max_pool2d_with_indices_backward.default]
     torch.testing.assert_close(back(d, x, *named, places), slope)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    kind=st.sampled_from(["nearest", "nearest-exact", "linear"]),
+    align=st.booleans(),
+    factor=st.sampled_from([0.5, 1.5, 2.0, 2.7, None]),
+)
+def test_upsampling_and_its_backward(size, kind, align, factor):
+    axes = len(size)
+    linear = kind == "linear"
+    mode = ("linear", "bilinear", "trilinear")[axes - 1] if linear else kind
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    given = {"size": [7] * axes} if factor is None else {"scale_factor": factor}
+    assume(factor is None or min(size) * factor >= 1)
+    x.requires_grad_()
+    expected = nn.functional.interpolate(x, mode=mode, align_corners=align if linear else None, **given)
+    d = torch.arange(expected.numel(), dtype=torch.float64).reshape(expected.shape)
+    (slope,) = torch.autograd.grad(expected, x, d)
+    name = f"upsample_{mode}{axes}d" if kind != "nearest-exact" else f"_upsample_nearest_exact{axes}d"
+    named = (expected.shape[2:], x.shape, *([align] if linear else []), *[factor] * axes)
+    found = DECOMPOSITIONS[getattr(aten, name).default](x, named[0], *named[2:])
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(DECOMPOSITIONS[getattr(aten, name + "_backward").default](d, *named), slope)
 
 
 @given(st.lists(st.floats(-9, 9), min_size=1, max_size=40), st.lists(st.floats(allow_nan=False), max_size=9))

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anograd.onnx.resizing import RESIZING
+
 aten = torch.ops.aten
 Index = NDArray[np.int64]
 
@@ -294,4 +296,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.searchsorted.Tensor: _searchsorted,
     aten.copysign.Tensor: _copysign,
     aten.native_group_norm.default: _group_norm,
+    **RESIZING,
 }
