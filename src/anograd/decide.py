@@ -185,8 +185,8 @@ class Calibration:
         budget : int, optional
             The highest scores, never more alarms than this; of equal scores the first rows go first. A score
             no higher than every other one, calibration included, raises no alarm.
-        costs : pair of float, optional
-            Of a false alarm and of a miss, such as ``(1, 50)``: the line that costs least on average, by
+        costs : pair of float or str, optional
+            Of a false alarm and of a miss, ``(1, 50)`` or "1:50": the line that costs least on average, by
             these normal rows, the known anomalies, and their prevalence.
 
         Raises

@@ -23,7 +23,7 @@ from anograd.commas import (
     header,
     with_numbers,
 )
-from anograd.image_files import IMAGE_ENDINGS, read_images
+from anograd.image_files import IMAGE_ENDINGS, check_pictures, read_images
 from anograd.quotes import check_quotes
 from anograd.reading import BROKEN, check_stopped, damaged, extra, first_line, unread
 
@@ -213,6 +213,18 @@ def names(source: str | Path) -> list[str] | None:
         return None
     inside = (p.relative_to(root) for p in below if p.suffix.lower() in IMAGE_ENDINGS)
     return sorted(p.as_posix() for p in inside if not any(part.startswith(".") for part in p.parts))
+
+
+def check_folder(source: str | Path, pictures: Sequence[str]) -> None:
+    """Raise ValueError where a folder holds no image, and warn of pictures of kinds that are not read.
+
+    Parameters
+    ----------
+    source : str or Path
+    pictures : sequence of str
+        From `names`.
+    """
+    check_pictures(Path(source), pictures, _below(Path(source)))
 
 
 def _below(root: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from tests.product.conftest import fails, works
 import anograd as ag
 import anograd.scale.scorer as module
 import anograd.stream.run as run
-from anograd import files
+from anograd import image_files
 from anograd.scale import Scorer, parts
-from anograd.stream import score_file
+from anograd.stream import pieces, score_file
 
 FRAME = pl.DataFrame(np.random.default_rng(0).normal(size=(90_000, 2)), schema=["a", "b"])
 
@@ -85,9 +86,9 @@ def test_a_part_that_changes_is_made_anew_the_next_time(model, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("command", ["score", "explain", "report"])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("count", [1, 2, 40])
 def test_a_picture_that_comes_meanwhile_does_not_take_another_ones_name(
-    place, images_model, tmp_path, monkeypatch, command, when
+    place, images_model, tmp_path, monkeypatch, command, count
 ):
     """A camera writes while a command runs: no row may be called as its neighbour."""
     folder = shutil.copytree(place / "good", tmp_path / "good")
@@ -95,17 +96,13 @@ def test_a_picture_that_comes_meanwhile_does_not_take_another_ones_name(
     more = [] if command == "score" else ["--top", 3]
     works(command, images_model, folder, "-o", output, *more)
     before = output.read_text()
-    read = files.read_images
-
-    def watched(*given):
-        if when == "before":
-            shutil.copy(folder / "line 2" / "00.png", folder / "aaa.png")
-        found = read(*given)
-        shutil.copy(folder / "line 2" / "00.png", folder / "aab.png")
-        return found
-
-    monkeypatch.setattr(files, "read_images", watched)
-    works(command, images_model, folder, "-o", output, *more)
+    act = partial(shutil.copy, folder / "line 2" / "00.png", folder / "aaa.png")
+    watched = after(count, act, image_files.read_image)
+    for reader in (image_files, pieces):
+        monkeypatch.setattr(reader, "read_image", watched)
+    result = works(command, images_model, folder, "-o", output, *more)
+    assert ("changed while it was scored" in " ".join(result.stderr.split())) == (command == "score")
+    assert (folder / "aaa.png").exists()
     if command == "report":  # which says when it was made
         assert re.findall(r"[0-9]+\.png", output.read_text()) == re.findall(r"[0-9]+\.png", before)
     else:
@@ -114,12 +111,12 @@ def test_a_picture_that_comes_meanwhile_does_not_take_another_ones_name(
 
 def test_a_picture_that_goes_meanwhile_is_named(place, images_model, tmp_path, monkeypatch):
     folder = shutil.copytree(place / "good", tmp_path / "good")
-    read = files.read_images
+    read = pieces.read_image
 
-    def watched(root, found, below):
-        (root / found[3]).unlink()
-        return read(root, found, below)
+    def watched(root, name):
+        (root / name).unlink()
+        return read(root, name)
 
-    monkeypatch.setattr(files, "read_images", watched)
+    monkeypatch.setattr(pieces, "read_image", watched)
     line = fails("score", images_model, folder, "-o", tmp_path / "x.csv")
-    assert "06.png' is gone since the folder was listed: run it again" in line
+    assert "00.png' is gone since the folder was listed: run it again" in line

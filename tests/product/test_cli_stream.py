@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tests.product.conftest import ENVIRONMENT, fails, run, table, works
 
 import anograd as ag
@@ -279,6 +281,33 @@ def test_an_interrupted_run_over_pictures_goes_on_where_it_was(
     assert "going on from row 8 of an interrupted run" in works(*arguments).stderr
     assert (tmp_path / "s.csv").read_bytes() == whole
     assert inside(tmp_path) == ["s.csv"]
+
+
+@pytest.mark.parametrize("budget", [[], ["--budget", 3]])
+def test_damaged_pictures_are_put_aside(images_model, place, tmp_path, small_pieces, budget):
+    pictures = shutil.copytree(place / "good", tmp_path / "good")
+    works("score", images_model, pictures, "-o", tmp_path / "whole.csv", *budget)
+    whole = (tmp_path / "whole.csv").read_text().splitlines()
+    (pictures / "line 2" / "00.png").write_bytes((pictures / "line 2" / "02.png").read_bytes()[:60])
+    Image.new("L", (9, 8)).save(pictures / "line 2" / "06.png")
+    Image.new("RGB", (8, 8)).save(pictures / "line 2" / "38.png")
+    arguments = ("score", images_model, pictures, "-o", tmp_path / "s.csv", *budget)
+    line = fails(*arguments)
+    assert "00.png' could not be read, it is damaged or cut short" in line
+    assert "--rejects rejects.csv" in line
+    result = works(*arguments, "--rejects", tmp_path / "rejects.csv")
+    assert "40 rows, 3 of them rejected" in result.stderr
+    bad = ["line 2/00.png", "line 2/06.png", "line 2/38.png"]
+    with (tmp_path / "rejects.csv").open(newline="") as file:
+        first, second, third = csv.DictReader(file)
+    assert [one["line"] for one in (first, second, third)] == bad
+    assert "damaged or cut short" in first["reason"]
+    assert "shape 1 x 8 x 9, but the detector was fitted on 1 x 8 x 8: resize them" in second["reason"]
+    assert "convert them, such as image.convert('L')" in third["reason"]
+    found = (tmp_path / "s.csv").read_text().splitlines()
+    if not budget:
+        assert found == [line for line in whole if line.partition(",")[0] not in bad]
+    assert len(found) == 38
 
 
 def test_pictures_whose_names_are_no_text_are_scored_into_parquet(images_model, place, tmp_path):

@@ -31,7 +31,7 @@ def score(
     label: Annotated[str | None, option("A column of a CSV or Parquet file to leave out.")] = None,
     rejects: Annotated[
         str | None,
-        option("A CSV file for rows of a table that cannot be scored; without it the first ends the run."),
+        option("A CSV file for rows and pictures that cannot be scored; without it the first ends the run."),
     ] = None,
     engine: Annotated[Engine | None, option(ENGINE, panel=MANY)] = None,
     workers: Annotated[int | None, option(WORKERS, panel=MANY, min=1)] = None,

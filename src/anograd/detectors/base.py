@@ -287,7 +287,7 @@ class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
         alpha: float | None = None,
         fdr: float | None = None,
         budget: int | None = None,
-        costs: tuple[float, float] | None = None,
+        costs: tuple[float, float] | str | None = None,
     ) -> NDArray[np.bool_]:
         """Return which rows to raise an alarm for, (n,) bool, True = anomalous.
 
@@ -302,8 +302,8 @@ class Detector(OutlierMixin, Settled, ABC):  # type: ignore[misc]
             False-discovery rate: the share of false ones among the alarms (Benjamini-Hochberg).
         budget : int, optional
             The number of rows there is time to look at: those with the highest scores.
-        costs : pair of float, optional
-            What a false alarm and a miss cost, such as ``(1, 50)``: the line that costs least on average.
+        costs : pair of float or str, optional
+            What a false alarm and a miss cost, ``(1, 50)`` or "1:50": the line that costs least on average.
             Wants known anomalies: ``calibrate(normal_rows, anomalies=odd_rows)``.
         """
         scores = self.anomaly_score(X)

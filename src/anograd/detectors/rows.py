@@ -93,14 +93,18 @@ class Encoder:
             check_names(given, self.names)
         rows = check_images(X) if self.pixels is not None else _raw(X)
         if rows.shape[1:] != self.shape:
-            what = "resize them"
-            if self.pixels is not None and rows.shape[2:] == self.shape[1:]:  # only the colours are others
-                what = f"convert them, such as image.convert({'L' if self.shape[0] == 1 else 'RGB'!r})"
-            raise ValueError(
-                f"the rows have shape {_shape(rows.shape[1:])}, but the detector was fitted on "
-                f"{_shape(self.shape)}: {what}, or fit on rows of this shape"
-            )
+            raise ValueError(self.unlike(rows.shape[1:]))
         return torch.from_numpy(self.pixels.transform(rows) if self.pixels is not None else rows)
+
+    def unlike(self, shape: tuple[int, ...]) -> str:
+        """Return what is said of rows of another shape than those of the fit."""
+        what = "resize them"
+        if self.pixels is not None and shape[1:] == self.shape[1:]:  # only the colours are others
+            what = f"convert them, such as image.convert({'L' if self.shape[0] == 1 else 'RGB'!r})"
+        return (
+            f"the rows have shape {_shape(shape)}, but the detector was fitted on {_shape(self.shape)}: "
+            f"{what}, or fit on rows of this shape"
+        )
 
     def sound(self, estimator: BaseEstimator, X: Any) -> tuple[Tensor, NDArray[np.int64], dict[int, str]]:
         """Return the rows that can be scored, their places in `X`, and why each other one cannot.

@@ -1,4 +1,4 @@
-"""Where rows come from: arrays and frames in memory, and Parquet in one file or many, read piece by piece."""
+"""Where rows come from: arrays and frames in memory, and Parquet and images, read piece by piece."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anograd.data import cells, number_of_rows
+from anograd.detectors.rows import Encoder
+from anograd.image_files import read_image
 from anograd.reading import unread
 
 CELLS = 2**20  # of a piece: some megabytes
@@ -84,6 +89,46 @@ class InMemory:
         """Return the pieces from a place on."""
         for start in range(place.rows, number_of_rows(self._X), self._size):
             yield _piece(start, self._X[start : start + self._size])
+
+
+class Pictures:
+    """Images of a folder, of which no more are held than a piece has.
+
+    Parameters
+    ----------
+    root : Path
+    names : sequence of str
+        Their paths within the folder.
+    encoder : Encoder
+        What the detector was fitted on.
+    size : int
+        Images of a piece.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], encoder: Encoder, size: int) -> None:
+        self.name, self._root, self._names = repr(str(root)), root, names
+        self._encoder, self._size = encoder, size
+
+    def pieces(self, place: Place) -> Iterator[Piece]:
+        """Return the pieces from a place on."""
+        for start in range(place.rows, len(self._names), self._size):
+            called = self._names[start : start + self._size]
+            found: dict[int, NDArray[np.uint8]] = {}
+            why: dict[int, str] = {}
+            for i, name in enumerate(called):
+                try:
+                    image = read_image(self._root, name)
+                except ValueError as error:
+                    why[i] = str(error)
+                    continue
+                if image.shape == self._encoder.shape:
+                    found[i] = image
+                else:
+                    why[i] = self._encoder.unlike(image.shape)
+            X = np.stack(list(found.values())) if found else np.zeros((0, *self._encoder.shape), np.uint8)
+            yield Piece(
+                start, len(called), X, list(found), called.__getitem__, Place(start + len(called)), why
+            )
 
 
 class Parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import tempfile
 import uuid
 import warnings
@@ -26,14 +27,14 @@ from anograd._version import __version__
 from anograd.data import names, number_of_rows, scan
 from anograd.decoded import Tally
 from anograd.detectors import Detector, load
-from anograd.files import is_pipe, opened, parquet_files
+from anograd.files import check_folder, is_pipe, opened, parquet_files
 from anograd.labelled import left_out, read_features
 from anograd.reading import extra
 from anograd.report import Floats, Judged
 from anograd.stream.batch import score_encoded
 from anograd.stream.delimited import Delimited
 from anograd.stream.partial import Partial
-from anograd.stream.pieces import CELLS, InMemory, Parts, Piece, Place, Source, rows_of_a_piece
+from anograd.stream.pieces import CELLS, InMemory, Parts, Pictures, Piece, Place, Source, rows_of_a_piece
 from anograd.stream.verdicts import Summary, Verdicts
 from anograd.whole import to_stdout, written_whole
 
@@ -79,9 +80,9 @@ def score_file(
 ) -> Summary:
     """Write row, score (high = anomalous), p_value and anomaly of each row to a file, whole or not at all.
 
-    Memory does not grow with the number of rows of a table in CSV or Parquet, but for 26 bytes a row where
-    the rule looks at all rows together. A run that was killed goes on where it was, when it is called again
-    with the same model, data and options.
+    Memory does not grow with the number of rows of a table in CSV or Parquet, or of pictures in a folder, but
+    for 26 bytes a row where the rule looks at all rows together. A run that was killed goes on where it was,
+    when it is called again with the same model, data and options.
 
     Parameters
     ----------
@@ -97,8 +98,8 @@ def score_file(
     label : str, optional
         A column to leave out.
     rejects : str, optional
-        A CSV file for rows of a table that cannot be read or scored: their number, the reason, and what was
-        given. Without it the first such row is an error.
+        A CSV file for rows of a table, or pictures, that cannot be read or scored: their number, the reason,
+        and what was given. Without it the first such row is an error.
     tell : callable, optional
         Is told in words where an earlier run is continued, or why it is not.
 
@@ -284,11 +285,18 @@ def _source(
             columns = [name for name in there if name not in without]
             table.check_columns(columns, len(columns))
             return Parts(repr(data), files, columns)
-    X = read_features(data, label, fitted, pictures=pictures)
+    elif pictures is not None and label is None:
+        check_folder(data, pictures)
+        return Pictures(Path(data), pictures, detector.encoder_, _images_of_a_piece(detector))
+    X = read_features(data, label, fitted)
     if table is None:  # looked at as a whole, so that a flaw is named by its place among all of them
-        rows, step = detector.encoder_.transform(detector, X), detector._at_once()
-        return InMemory(repr(data), rows, step * max(1, CELLS // (step * rows[0].numel())))
+        return InMemory(repr(data), detector.encoder_.transform(detector, X), _images_of_a_piece(detector))
     return InMemory(repr(data), X, number_of_rows(X) if X.ndim != 2 else rows_of_a_piece(X.shape[1]))
+
+
+def _images_of_a_piece(detector: Detector) -> int:
+    step = detector._at_once()
+    return step * max(1, CELLS // (step * math.prod(detector.encoder_.shape)))
 
 
 def _is_file(output: str) -> bool:
