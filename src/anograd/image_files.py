@@ -66,8 +66,10 @@ def check_pictures(root: Path, found: Sequence[str], below: Iterable[Path]) -> N
 
     Parameters
     ----------
-    root, found, below
-        As for `read_images`.
+    root : Path
+    found : sequence of str
+    below : iterable of Path
+        All as for `read_images`.
     """
     if not found:
         raise ValueError(

@@ -37,8 +37,9 @@ def linear(positions: int, wanted: int, scale: float | None, align: bool) -> Wei
 
     Parameters
     ----------
-    positions, wanted, scale
-        As for `nearest`.
+    positions, wanted : int
+    scale : float or None
+        All as for `nearest`.
     align : bool
         Whether the first and the last positions stay where they are.
     """
