@@ -70,7 +70,7 @@ def angle(inner: Tensor, lengths: Tensor, reference: Tensor) -> Tensor:
     tensor([0.6000])
     """
     lengths = torch.maximum(lengths, ROUNDED * reference)
-    return inner / (lengths.clamp_min(SHORTEST) * reference.clamp_min(SHORTEST))
+    return (inner / (lengths.clamp_min(SHORTEST) * reference.clamp_min(SHORTEST))).clamp(-1, 1)
 
 
 def choose_sketch(target: Target, size: int | str | None, seed: int) -> Sketch | None:

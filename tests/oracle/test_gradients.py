@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from anograd import Sketch, Target, per_sample, plan
 from anograd.gradients import layers
 from anograd.gradients.fallback import vmap_gradients
+from anograd.represent import cosine
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 EVERYTHING = ("loss", "norm", "inner", "weighted", "full", "sketch")
@@ -397,3 +398,64 @@ def test_agrees_with_opacus_on_a_whole_network() -> None:
         nn.Flatten(), nn.Linear(18, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3),
     )  # fmt: skip
     agrees_with_opacus(net, torch.randn(6, 2, 8, 8, dtype=torch.float64))
+
+
+class Alike(nn.Module):
+    """Two inputs go through one network, and what counts is how far apart they come out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(16, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x[:, 0]) - self.inner(x[:, 1])
+
+
+class Words(nn.Module):
+    """The mean of the words looked up, of which some stand there with both signs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(9, 16), nn.Linear(16, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        signs = 1.0 - 2.0 * (torch.arange(x.shape[1]) % 2)
+        return self.head((self.table(x.long()) * signs[:, None]).sum(1))
+
+
+@pytest.mark.parametrize(
+    ("net", "moved"),
+    [
+        (nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 12)), True),
+        (nn.Sequential(nn.Conv1d(6, 40, 3, padding=1, groups=2), nn.Tanh(), nn.Conv1d(40, 6, 1)), True),
+        (Alike(), True),
+        (Words(), False),
+    ],
+    ids=["positions", "convolution", "shared", "words"],
+)
+def test_a_length_of_what_cancels_is_that_of_the_sum(net: nn.Module, moved: bool) -> None:
+    """Rows whose positions hardly differ, where a loss reads differences: little is left of large squares."""
+    torch.manual_seed(0)
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.3)
+    apart = torch.tensor([1.0, 1e-1, 1e-2, 3e-3, 1e-3, 3e-4])[:, None, None]
+    x = (
+        (torch.randn(6, 1, 16) + apart * torch.randn(6, 6, 16))
+        if moved
+        else torch.tensor([[3, 3, 4, 4, 5, 1]])
+    )
+
+    def differing(output: Tensor, x: Tensor) -> Tensor:
+        steps = output[:, 1:] - output[:, :-1] if output.ndim == 3 else output
+        return steps.abs().flatten(1).sum(1)
+
+    target = Target.adopt(net, layers="*.weight", loss=differing)
+    reference = {name: torch.randn_like(p) for name, p in target.parameters().items()}
+    built = per_sample(target, x, ("full", "norm")).norm
+    found = per_sample(target, x, ("norm", "inner"), reference=reference)
+    torch.testing.assert_close(found.norm, built, rtol=2e-3, atol=1e-9)
+    exact = per_sample(
+        Target.adopt(copy.deepcopy(net).double(), layers="*.weight", loss=differing), x.double(), "norm"
+    ).norm
+    torch.testing.assert_close(found.norm[:4].double(), exact[:4], rtol=1e-3, atol=0)
+    assert cosine(found, reference).abs().max() <= 1

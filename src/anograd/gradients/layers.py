@@ -68,8 +68,11 @@ class LinearColumns:
     def outer_floats_a_row(self) -> int:
         return 0
 
-    def rows(self, block: slice) -> LinearColumns:
+    def rows(self, block: slice | Tensor) -> LinearColumns:
         return LinearColumns(self.a[block])
+
+    def double(self) -> LinearColumns:
+        return LinearColumns(self.a.double())
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,11 @@ class ConvolutionColumns:
             grid = grid.narrow(2 + axis, 0, length)
         return grid
 
-    def rows(self, block: slice) -> ConvolutionColumns:
+    def rows(self, block: slice | Tensor) -> ConvolutionColumns:
         return replace(self, a=self.a[block])
+
+    def double(self) -> ConvolutionColumns:
+        return replace(self, a=self.a.double())
 
 
 def _kernel_gradients(columns: ConvolutionColumns, left: Tensor) -> Tensor:

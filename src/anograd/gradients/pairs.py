@@ -13,19 +13,19 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from anograd.gradients.rules import PASSES, Direct, Factors, Lookup, Outer
+from anograd.gradients.rules import PASSES, Direct, Factors, Lookup, Outer, rooted
 
 Pairable = Outer | Lookup
 
 
-def summed_square(uses: Sequence[Factors]) -> Tensor:
-    """Return the squared lengths of the sum of these gradients, (n,), pair by pair."""
-    total = torch.stack([one.length().square() for one in uses]).sum(0)
+def summed_length(uses: Sequence[Factors]) -> Tensor:
+    """Return the lengths of the sum of these gradients, (n,), pair by pair."""
+    total = own = torch.stack([one.length().square() for one in uses]).sum(0)
     for one, other in combinations(uses, 2):
         assert isinstance(one, Pairable)
         assert isinstance(other, Pairable)
         total = total + 2 * inner(one, other)
-    return total.clamp_min(0)
+    return rooted(total, own, lambda few: summed_length([one.rows(few).double() for one in uses]))
 
 
 def inner(one: Pairable, other: Pairable) -> Tensor:

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from anograd.gradients.pairs import floats_of_pairs, prefers_pairs, summed_square
+from anograd.gradients.pairs import floats_of_pairs, prefers_pairs, summed_length
 from anograd.gradients.rules import Direct, Factors, Projection
 
 # A block of rows holds about this many floats at once: few enough to stay in a cache, and so many that there
@@ -84,7 +84,7 @@ def _read(
     if name == "full":
         return uses[0].full()
     if name == "norm":
-        length = uses[0].length() if len(uses) == 1 else summed_square(uses).sqrt()
+        length = uses[0].length() if len(uses) == 1 else summed_length(uses)
         return length.unsqueeze(1)
     if name == "inner":
         products = [_sum([one.inner(reference) for one in uses]) for reference in references]

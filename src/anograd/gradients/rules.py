@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 Projection = Tensor | None  # None is the identity
+CANCELLED = 1e-2  # of the sum of its summands' squares: a square below has lost digits that float32 lacks
 PASSES = 20  # what it costs to write a gradient and to read it twice, in multiplications an entry; measured
 
 
@@ -49,8 +50,11 @@ class Factors(Protocol):
     def floats_a_row(self) -> int:
         """Return the most floats that a reduction other than `full` holds for a row."""
 
-    def rows(self, block: slice) -> Factors:
-        """Return the factors of a block of the rows."""
+    def rows(self, block: slice | Tensor) -> Factors:
+        """Return the factors of a block of the rows, or of those in an index."""
+
+    def double(self) -> Factors:
+        """Return the factors in double precision."""
 
     def __len__(self) -> int:
         """Return n."""
@@ -89,8 +93,11 @@ class Columns(Protocol):
     def outer_floats_a_row(self) -> int:
         """Return the floats that `outer` holds for a row beside its result."""
 
-    def rows(self, block: slice) -> Columns:
-        """Return the columns of a block of the rows."""
+    def rows(self, block: slice | Tensor) -> Columns:
+        """Return the columns of a block of the rows, or of those in an index."""
+
+    def double(self) -> Columns:
+        """Return the columns in double precision."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +139,9 @@ class Outer:
             return lengths.squeeze(1) if lengths.shape[1] == 1 else Direct(lengths).length()
         left, right = self.left.flatten(0, 1), windows.flatten(0, 1)
         gram = torch.bmm(left.transpose(1, 2), left) * torch.bmm(right, right.transpose(1, 2))
-        # Rounding may leave it below zero.
-        return gram.sum((1, 2)).reshape(len(self.left), -1).sum(1).clamp_min(0).sqrt()
+        square = gram.sum((1, 2)).reshape(len(self.left), -1).sum(1)
+        own = gram.diagonal(dim1=1, dim2=2).sum(1).reshape(len(self.left), -1).sum(1)
+        return rooted(square, own, lambda few: self.rows(few).double().length())
 
     def inner(self, reference: Tensor) -> Tensor:
         return self.right.inner(self.left, reference)
@@ -169,8 +177,11 @@ class Outer:
         own_place = torch.eye(k, dtype=self.left.dtype, device=self.left.device)
         return (own_place[:, :, None, None] * self.left[:, :, None]).reshape(n, k, k * r, t)
 
-    def rows(self, block: slice) -> Outer:
+    def rows(self, block: slice | Tensor) -> Outer:
         return Outer(self.left[block], self.right.rows(block))
+
+    def double(self) -> Outer:
+        return Outer(self.left.double(), self.right.double())
 
     def __len__(self) -> int:
         return len(self.left)
@@ -202,8 +213,10 @@ class Lookup:
         return t * (2 * t + c)
 
     def length(self) -> Tensor:
-        same = self.index[:, :, None] == self.index[:, None, :]
-        return ((self.d @ self.d.transpose(1, 2)) * same).flatten(1).sum(1).clamp_min(0).sqrt()
+        same = (self.index[:, :, None] == self.index[:, None, :]).to(self.d)
+        # The gradient of each position's entry, which as many positions share as look it up.
+        entries = torch.bmm(same, self.d) / same.sum(2, keepdim=True).sqrt()
+        return vector_norm(entries, dim=(1, 2))  # type: ignore[no-any-return]
 
     def inner(self, reference: Tensor) -> Tensor:
         return (reference[self.index] * self.d).flatten(1).sum(1)
@@ -218,8 +231,11 @@ class Lookup:
             return Lookup(self.index, right, self.entries).full().reshape(n, self.entries * c)
         return (p.T[self.index].transpose(1, 2) @ right).flatten(1)
 
-    def rows(self, block: slice) -> Lookup:
+    def rows(self, block: slice | Tensor) -> Lookup:
         return Lookup(self.index[block], self.d[block], self.entries)
+
+    def double(self) -> Lookup:
+        return Lookup(self.index, self.d.double(), self.entries)
 
     def __len__(self) -> int:
         return len(self.d)
@@ -270,11 +286,35 @@ class Direct:
         """Return the axes after the first in the order in which they lie in memory, the outermost first."""
         return sorted(range(1, self.gradient.ndim), key=self.gradient.stride, reverse=True)
 
-    def rows(self, block: slice) -> Direct:
+    def rows(self, block: slice | Tensor) -> Direct:
         return Direct(self.gradient[block])
+
+    def double(self) -> Direct:
+        return Direct(self.gradient.double())
 
     def __len__(self) -> int:
         return len(self.gradient)
+
+
+def rooted(square: Tensor, summands: Tensor, precisely: Callable[[slice | Tensor], Tensor]) -> Tensor:
+    """Return lengths by their squares, (n,), those of rows whose summands cancel found in double precision.
+
+    Parameters
+    ----------
+    square : torch.Tensor, (n,)
+        Which rounding may have left below zero.
+    summands : torch.Tensor, (n,)
+        The sum of the summands' own squares.
+    precisely : callable
+        Which rows -> their lengths, in double precision.
+    """
+    length = square.clamp_min(0).sqrt()
+    if square.dtype == torch.float64 or square.device.type == "mps":
+        return length
+    if type(square) is not Tensor:  # while a graph is traced, in which no row may take a way of its own
+        return precisely(slice(None)).to(square)
+    few = (square < CANCELLED * summands).nonzero().squeeze(1)
+    return length.index_copy(0, few, precisely(few).to(length)) if len(few) else length
 
 
 def wide(tensor: Tensor) -> Tensor:
