@@ -90,6 +90,10 @@ class Target:
                 ) from error
         return cls(module, resolve(loss), choose_layers(module, layers))
 
+    def __sklearn_clone__(self) -> Target:
+        """Return itself: no fit changes an adopted network, and a loss may look into this very one."""
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Target:
         with FORWARD:  # no other thread's stand-ins are copied
             made = replace(self, module=deepcopy(self.module, memo), loss=deepcopy(self.loss, memo))

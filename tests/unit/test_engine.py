@@ -320,3 +320,39 @@ def test_a_fold_with_weights_of_its_own_keeps_no_graph_where_none_is_asked_for(m
         assert found.fold.requires_grad == kept
         assert not found.norm.requires_grad
         assert not found.norm.is_inference()
+
+
+class Listed(nn.Module):
+    """A tied weight that is reached by a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(6, 4)
+        self.tied = [self.encoder.weight]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.encoder(x)) @ self.tied[0]
+
+
+@pytest.mark.parametrize("held", ["network", "loss"])
+def test_a_parameter_that_is_held_past_its_module_is_named(held: str) -> None:
+    """What stands in for it would not be seen there, and a part of the gradient would be missing."""
+    net = Listed() if held == "network" else nn.Linear(6, 6)
+    weights = list(net.parameters())
+
+    def decayed(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return (output - x).square().mean(1) + sum(w.square().sum() for w in weights)
+
+    def asked(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return (output - x).square().mean(1) + sum(w.square().sum() for w in net.parameters())
+
+    x = torch.randn(5, 6)
+    target = Target.adopt(net, loss="mse" if held == "network" else decayed)
+    with pytest.raises(
+        ValueError, match=r"holds '(encoder\.)?weight' itself, in a list or as a captured variable"
+    ):
+        per_sample(target, x)
+    if held == "loss":
+        found = per_sample(Target.adopt(net, loss=asked), x[:1]).norm
+        slope = torch.autograd.grad(asked(net(x[:1]), x[:1]).sum(), list(net.parameters()))
+        torch.testing.assert_close(found[0], torch.stack([one.norm() for one in slope]))

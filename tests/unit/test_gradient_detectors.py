@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from torch import nn
 
 import anograd as ag
@@ -382,6 +383,27 @@ def test_one_cell_of_one_known_anomaly_is_not_all_that_is_learned(kind: Any, cel
         ag.evaluate.ranking(detector.anomaly_score(np.r_[normal[150:], odd[10:]]), np.arange(70) >= 50)[0]
         > 0.9
     )
+
+
+def test_a_clone_learns_what_its_original_learns_though_the_loss_looks_into_the_network() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+
+    def loss(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return (output - x).square().mean(1) + sum(p.square().sum() for p in net.parameters()) * x[:, 0].abs()
+
+    rows = TABLE.astype(np.float32)
+    detector = GradDensity(target=Target.adopt(net, loss=loss), random_state=0).fit(rows)
+    again = clone(detector).fit(rows)
+    np.testing.assert_array_equal(again.anomaly_score(rows), detector.anomaly_score(rows))
+
+
+def test_rows_of_one_axis_have_anomalies_made_for_them() -> None:
+    net = nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1), nn.Flatten(0))
+    target = Target.adopt(net, loss=lambda output, x: (output - x).square())
+    rows = RNG.normal(size=120).astype(np.float32)
+    detector = GraN(target=target, random_state=0).fit(rows)
+    assert detector.known_ == 200
+    assert detector.anomaly_score(np.float32([9.0]))[0] > detector.anomaly_score(rows).max()
 
 
 def test_a_cosine_of_short_gradients_is_their_angle() -> None:

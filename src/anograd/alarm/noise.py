@@ -30,7 +30,7 @@ def permuted(rows: Tensor) -> Noise:
 
     Each input keeps its own distribution, and what is lost is how inputs go together.
     """
-    flat = rows.flatten(1)
+    flat = rows.reshape(len(rows), -1)
 
     def draw(count: int) -> Tensor:
         whose = torch.randint(len(flat), (count,))

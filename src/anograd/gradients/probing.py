@@ -104,6 +104,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         graph = graph_of(tape)
         _refuse_old_checkpoints(graph)
         gradients, sums = tape.gradients_and_sums(comparable)
+    _refuse_passed_by(target, graph)
     _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast)
     held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
     bytes_a_row = (sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8) // 2
@@ -145,6 +146,17 @@ def _refuse_old_checkpoints(graph: Graph) -> None:
             "the network keeps checkpoints of the kind from which gradients come by .backward() alone: "
             "call torch.utils.checkpoint.checkpoint with use_reentrant=False"
         )
+
+
+def _refuse_passed_by(target: Target, graph: Graph) -> None:
+    """Raise ValueError where the loss depends on a parameter itself, past what stands for it."""
+    for name, parameter in target.parameters().items():
+        if id(parameter) in graph.others:
+            raise ValueError(
+                f"the network or its loss holds {name!r} itself, in a list or as a captured variable, and "
+                f"that use would be missed: reach it by its module, such as self.layer.weight, or by "
+                f"net.parameters() inside the loss"
+            )
 
 
 def _refuse_coupled(

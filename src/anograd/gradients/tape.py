@@ -172,10 +172,11 @@ def _written_to(output: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Graph:
-    """What autograd holds of a pass: how often each parameter enters it, and its nodes."""
+    """What autograd holds of a pass: how often each parameter enters it, its nodes, and what else does."""
 
     uses: Counter[str]
     nodes: tuple[str, ...]
+    others: frozenset[int]  # by their ids
 
 
 def graph_of(tape: Tape) -> Graph:
@@ -187,6 +188,7 @@ def graph_of(tape: Tape) -> Graph:
     name_of = {id(stand_in): name for name, stand_in in tape.stand_ins.items()}
     uses: Counter[str] = Counter()
     nodes: list[str] = []
+    others: set[int] = set()
     seen: set[Any] = set()
     waiting = [tape.loss.grad_fn]
     while waiting:
@@ -200,5 +202,6 @@ def graph_of(tape: Tape) -> Graph:
             if variable is not None and id(variable) in name_of:
                 uses[name_of[id(variable)]] += 1
             elif following is not None:
+                others |= {id(variable)} if variable is not None else set()
                 waiting.append(following)
-    return Graph(uses, tuple(nodes))
+    return Graph(uses, tuple(nodes), frozenset(others))

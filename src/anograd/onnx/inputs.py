@@ -169,7 +169,7 @@ class ImageInputs(Inputs):
         x = given[0].double() if self.given[0].dtype == np.int64 else given[0].float()
         unusable = torch.isinf(x) | torch.isnan(x)
         rows = (x - self.pixels.low) / (self.pixels.high - self.pixels.low)
-        return rows.float(), torch.logical_not(unusable.flatten(1).any(1))
+        return rows.float(), torch.logical_not(unusable.reshape(len(unusable), -1).any(1))
 
     def feed(self, X: Any) -> Feed:
         return {"images": check_images(X).astype(self.given[0].dtype)}
@@ -201,7 +201,7 @@ class RawInputs(Inputs):
     def encode(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         x = given[0]
         unusable = torch.isinf(x) | torch.isnan(x) if x.is_floating_point() else torch.zeros_like(x) > 0
-        return x, torch.logical_not(unusable.flatten(1).any(1))
+        return x, torch.logical_not(unusable.reshape(len(unusable), -1).any(1))
 
     def feed(self, X: Any) -> Feed:
         return {"rows": np.asarray(X).astype(self.given[0].dtype)}
