@@ -28,6 +28,7 @@ from tests.product.conftest import ENVIRONMENT, ROOT, fails, misused
 
 import anograd as ag
 from anograd.scale import Scorer, on_ray, score_on_ray
+from anograd.scale.parts import find_parts, score_part
 
 PAGE = ROOT.parent / "docs" / "guide" / "machines.md"
 PARTS, ROWS = 5, 6_000
@@ -132,6 +133,18 @@ def test_a_column_is_not_written_twice(place: Path, tmp_path: Path, columns: tup
     line = fails("score", place / "model", place / "parts", "-o", tmp_path / "s", "--engine", "ray", *keep)
     assert "would stand twice" in line
     assert not (tmp_path / "s").exists()
+
+
+def test_a_bad_row_is_named_by_its_place_in_the_part(scorer: Scorer, place: Path, tmp_path: Path) -> None:
+    rows = pl.DataFrame(np.random.default_rng(1).normal(size=(20_000, 4)), schema=list("abcd"))
+    bad = rows.with_row_index("id").with_columns(a=pl.when(pl.col("id") != 18_000).then("a"))
+    (tmp_path / "parts").mkdir()
+    bad.write_parquet(tmp_path / "parts" / "0.parquet")
+    (part,) = find_parts(tmp_path / "parts", tmp_path / "out")
+    said = r"in rows 16,384 to 19,999, counted from 16,384: .* row 1616, column 0 \('a'\)"
+    with pytest.raises(ValueError, match=said):
+        score_part(scorer, part)
+    assert not Path(part.output).exists()
 
 
 def test_rules_that_need_all_rows_are_refused(place: Path, tmp_path: Path) -> None:

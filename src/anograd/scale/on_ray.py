@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anograd.heap import keep_freed_memory
+from anograd.report import check_writable
 from anograd.scale import parts
 from anograd.scale.parts import Done, Part
 from anograd.scale.scorer import Scorer
@@ -81,6 +82,8 @@ def score_on_ray(
         tell(next(reversed(done.values())))
     todo = [part for part in all_parts if part.name not in done]
     if todo:
+        place = Path(output).resolve()
+        check_writable(next(folder for folder in (place, *place.parents) if folder.exists()))
         failed: list[str] = []
         _forget(todo)
         try:

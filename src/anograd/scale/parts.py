@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from anograd import store
+from anograd._version import __version__
 from anograd.files import parquet_files
 from anograd.scale.scorer import Scorer
 from anograd.whole import written_whole
@@ -143,7 +144,11 @@ def score_part(scorer: Scorer, part: Part) -> Done:
             nothing = opened.schema_arrow.empty_table().select(names)
             with parquet.ParquetWriter(file, scorer(nothing).schema) as writer:
                 for batch in opened.iter_batches(READ_AT_ONCE, columns=names):
-                    found = scorer(pyarrow.Table.from_batches([batch]).select(names))
+                    try:
+                        found = scorer(pyarrow.Table.from_batches([batch]).select(names))
+                    except ValueError as error:
+                        which = f"in rows {rows:,} to {rows + len(batch) - 1:,}, counted from {rows:,}"
+                        raise ValueError(f"{which}: {error}") from error
                     writer.write_table(found)
                     rows += len(found)
                     alarms += int(np.sum(found["anomaly"].to_numpy()))
@@ -194,6 +199,7 @@ def _origin(scorer: Scorer, part: Part) -> dict[str, Any]:
     """Return what the scores of a part depend on."""
     about = os.stat(part.source)
     return {
+        "version": __version__,
         "model": store.fingerprint(scorer.model),
         "alpha": scorer.alpha,
         "columns": list(scorer.columns),
