@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,13 +12,18 @@ from anograd.losses import check_rows
 from anograd.target import Target, forward_pass, output_of, untraced
 
 
-def activations(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def activations(
+    target: Target, x: Tensor, layers: Collection[str] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return each row's loss, (n,), and the flattened inputs (n, m) of the layers of the chosen parameters.
 
     Parameters
     ----------
     target : Target
     x : torch.Tensor, (n, ...)
+    layers : collection of str, optional
+        The only ones to look at, as an earlier call named them: a layer that some rows go to may be given
+        all of this batch, and not of the next.
 
     Returns
     -------
@@ -42,7 +47,8 @@ def activations(target: Target, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         loss = check_rows(target.loss(output, x), len(x))
     seen: dict[str, list[Tensor]] = {}
     for i, (name, a) in enumerate(calls):
-        if all(i < len(others) and others[i][1].shape[:1] == (n,) for n, others in passes):
+        wanted = layers is None or name in layers
+        if wanted and all(i < len(others) and others[i][1].shape[:1] == (n,) for n, others in passes):
             seen.setdefault(name, []).append(a.reshape(len(a), -1))
     found = {name: torch.cat(parts, dim=1) for name, parts in seen.items()}
     if not found:

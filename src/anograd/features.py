@@ -6,7 +6,7 @@ what gradients had added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -145,6 +145,7 @@ def read_activations(
     unit: bool = False,
     references: References = (),
     sketch: Sketch = ALIKE,
+    layers: Collection[str] | None = None,
 ) -> Features:
     """Return the same of the inputs of the chosen layers, which a forward pass alone shows.
 
@@ -159,8 +160,10 @@ def read_activations(
     sketch : Sketch, optional
         What has no text here is as in `read_gradients`, each layer's input, flattened, in the place of its
         gradient.
+    layers : collection of str, optional
+        As for `activations`.
     """
-    loss, found = activations(target, x)
+    loss, found = activations(target, x, layers)
     columns = []
     if kind == "cosine":
         for reference in references:
@@ -180,11 +183,13 @@ def read_activations(
     return Features(loss, torch.cat(columns, dim=1), tuple(one.shape[1] for one in columns))
 
 
-def mean_activation(target: Target, pieces: Iterable[Tensor]) -> dict[str, Tensor]:
+def mean_activation(
+    target: Target, pieces: Iterable[Tensor], layers: Collection[str] | None = None
+) -> dict[str, Tensor]:
     """Return the mean input of each chosen layer over rows in pieces: a reference without gradients."""
     count, total = 0, dict[str, Tensor]()
     for piece in pieces:
         count += len(piece)
-        for name, value in activations(target, piece)[1].items():
+        for name, value in activations(target, piece, layers)[1].items():
             total[name] = total.get(name, torch.zeros_like(value[0])) + value.sum(0)
     return {name: value / count for name, value in total.items()}

@@ -397,6 +397,38 @@ def test_a_clone_learns_what_its_original_learns_though_the_loss_looks_into_the_
     np.testing.assert_array_equal(again.anomaly_score(rows), detector.anomaly_score(rows))
 
 
+class Experts(nn.Module):
+    """Each row goes to one of three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.experts = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        share = self.gate(x).softmax(1)
+        output = torch.empty_like(x)
+        for i, expert in enumerate(self.experts):
+            mine = share.argmax(1) == i
+            output[mine] = expert(x[mine]) * share[mine, i : i + 1]
+        return self.last(output)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_layer_that_some_rows_go_to_is_no_part_of_the_twin(kind: Any, tmp_path: Path) -> None:
+    """It may be given all of one batch, as of every batch of one, and not of the next."""
+    torch.manual_seed(0)
+    rows = RNG.normal(size=(200, 3)).astype(np.float32)
+    target = Target.adopt(Experts())
+    detector = kind(target=target, random_state=0).fit(rows, np.arange(200) % 20 == 0)
+    detector.save(tmp_path / "model")
+    loaded = ag.load(tmp_path / "model", target=target)
+    for ask in ("anomaly_score", "twin_score"):
+        whole = getattr(detector, ask)(rows[:9])
+        alone = np.concatenate([getattr(loaded, ask)(rows[i : i + 1]) for i in range(9)])
+        np.testing.assert_allclose(alone, whole, rtol=1e-5, atol=1e-6)
+
+
 def test_rows_of_one_axis_have_anomalies_made_for_them() -> None:
     net = nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1), nn.Flatten(0))
     target = Target.adopt(net, loss=lambda output, x: (output - x).square())

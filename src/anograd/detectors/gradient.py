@@ -12,6 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from anograd.activations import activations
 from anograd.alarm import noise
 from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
@@ -64,6 +65,7 @@ class PostHocDetector(NetworkDetector):
     twin_: nn.Module
     columns_: list[int]
     widths_: list[list[int]]
+    shown_: list[str]  # layers whose inputs the twin reads
     known_: int
     sketch_: Sketch
     references_: References
@@ -177,7 +179,7 @@ class PostHocDetector(NetworkDetector):
         rows = self._precise(rows)
         return read_activations(
             self.target_, rows, self.representation, unit=self.unit, references=self.twin_references_,
-            sketch=self.sketch_,
+            sketch=self.sketch_, layers=self.shown_,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -210,7 +212,9 @@ class PostHocDetector(NetworkDetector):
             self.known_ = len(known)
         device = self._device()
         normal = rows.take(train_rows[:1]).to(device)
-        plan(self.target_, self._precise(rows.take(train_rows[:PLANNED]).to(device)))
+        planned = self._precise(rows.take(train_rows[:PLANNED]).to(device))
+        plan(self.target_, planned)
+        self.shown_ = list(activations(self.target_, planned)[1])
         self._refer(rows, train_rows, known)
 
         made, self.columns_, self.widths_ = [], [], []
@@ -263,7 +267,8 @@ class PostHocDetector(NetworkDetector):
             groups.append(known.to(device))
         self.references_ = [mean_gradient(self.target_, one, READ_AT_ONCE) for one in groups]
         self.twin_references_ = [
-            mean_activation(self.target_, map(self._precise, in_turn(one, READ_AT_ONCE))) for one in groups
+            mean_activation(self.target_, map(self._precise, in_turn(one, READ_AT_ONCE)), self.shown_)
+            for one in groups
         ]
 
     def _parts(self) -> Parts:
@@ -291,7 +296,7 @@ class PostHocDetector(NetworkDetector):
                 tensors |= {f"{group}{i}/{name}": value for name, value in one.items()}
         described = {
             "network": self.network_, "history": self.history_, "kept_epoch": self.kept_epoch_,
-            "known": self.known_, "columns": self.columns_, "widths": self.widths_,
+            "known": self.known_, "columns": self.columns_, "widths": self.widths_, "shown": self.shown_,
             "sketch": [self.sketch_.size, self.sketch_.seed],
         }  # fmt: skip
         return described, tensors
@@ -301,7 +306,7 @@ class PostHocDetector(NetworkDetector):
     ) -> None:
         self.history_, self.kept_epoch_ = described["history"], described["kept_epoch"]
         self.known_, self.columns_ = described["known"], described["columns"]
-        self.widths_ = described["widths"]
+        self.widths_, self.shown_ = described["widths"], described["shown"]
         self.sketch_ = Sketch(*described["sketch"])
         stored = sum(value.numel() for group in tensors.values() for value in group.values())
         if max(self.columns_) > stored:
