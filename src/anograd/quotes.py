@@ -49,10 +49,11 @@ def whole_rows(block: bytes, *, ended: bool) -> tuple[int, list[bytes] | None]:
                 following += 1
             if odd and following == len(lines) and not ended and size < LONGEST:
                 break  # its end is in the next block
-            if odd:
-                following = i + 1  # it has none, so the line stands for itself
+            joined = b"".join(parts)
+            if odd or not ROW.match(joined):
+                following = i + 1  # it has none, or one of another stray quote: the line stands for itself
             else:
-                row = b"".join(parts)
+                row = joined
         rows.append(row)
         i = following
     return sum(map(len, rows)), rows

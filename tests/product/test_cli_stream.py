@@ -74,13 +74,14 @@ def inside(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_lines_that_an_open_quote_has_swallowed_are_counted(model, tmp_path):
+def test_stray_quotes_swallow_no_lines(model, tmp_path):
     lines = ["10,abel", '"open,abel', "10,abel", "10,abel", '10,"5,abel', "10,abel"]
     data, scores, aside = tmp_path / "x.csv", tmp_path / "scores.csv", tmp_path / "rejects.csv"
     data.write_text("\n".join(["size,maker", *lines, ""]))
     told = works("score", model, data, "-o", scores, "--rejects", aside, "--alpha", 0.2)
-    assert told.stderr.startswith("3 rows, 1 of them rejected")
-    assert "a quote out of place, or left open, over 4 lines" in aside.read_text()
+    assert told.stderr.startswith("6 rows, 2 of them rejected")
+    assert [line[:2] for line in aside.read_text().splitlines()[1:]] == ["1,", "4,"]
+    assert aside.read_text().count("a quote out of place, or left open") == 2
 
 
 def test_rows_that_cannot_be_read_or_scored_are_put_aside(model, tmp_path):

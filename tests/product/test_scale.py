@@ -155,6 +155,11 @@ def test_rules_that_need_all_rows_are_refused(place: Path, tmp_path: Path) -> No
     assert "go with --engine ray" in misused(*line, "--workers", 2)
 
 
+def test_rejects_are_refused_rather_than_ignored(place: Path, tmp_path: Path) -> None:
+    words = ("score", place / "model", place / "parts", "-o", tmp_path / "out", "--engine", "ray")
+    assert "no --rejects" in misused(*words, "--rejects", "r.csv")
+
+
 @needs_ray
 def test_bad_folders_are_refused(place: Path, tmp_path: Path) -> None:
     def refused(parts: object, output: object) -> str:

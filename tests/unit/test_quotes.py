@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from anograd import data
-from anograd.quotes import check_quotes
+from anograd.quotes import check_quotes, whole_rows
 
 HEAD = "amount,shop,vip\n" + "1.5,a,true\n" * 20
 TAIL = "2.5,b,false\n" * 20
@@ -39,6 +39,12 @@ def test_a_misplaced_quote_is_found_in_a_pipe(monkeypatch):
 @pytest.mark.parametrize("line", ['1,"a\nb",true', '1,"a ""b"" c",true', '"1","a","true"'])
 def test_rows_whose_quotes_are_right(line):
     check_quotes(f"{HEAD}{line}\n{TAIL}".encode(), "x")
+
+
+def test_two_stray_quotes_take_no_rows_between_them():
+    lines = [b"1,a,true\n", b'"2,b,true\n', *[b"3,c,false\n"] * 50, b'"4,d,true\n', b'5,"e\nf",true\n']
+    block = b"".join(lines)
+    assert whole_rows(block, ended=True) == (len(block), lines)
 
 
 def test_digits_of_other_scripts_are_text(tmp_path):

@@ -42,6 +42,8 @@ def score(
     if engine is not None:
         if label is not None:
             raise Misused("--engine ray leaves out all columns that the model was not fitted on: no --label")
+        if rejects is not None:
+            raise Misused("--engine ray refuses a part with a row that cannot be scored: no --rejects")
         score_parts(model, data, output, rule, workers, keep or [])
         return
     if workers is not None or keep:

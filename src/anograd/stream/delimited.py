@@ -127,8 +127,7 @@ class Delimited:
         for row, line in enumerate(lines):
             given, wanted = QUOTED.sub(b"", line).count(b",") + 1, len(self.names)
             if not ROW.match(line):
-                lines_taken = line.rstrip(b"\r\n").count(b"\n") + 1
-                unread[row] = MISQUOTED + (f", over {lines_taken:,} lines" if lines_taken > 1 else "")
+                unread[row] = MISQUOTED
             elif given != wanted:
                 cells = f"{given} cell{'s' * (given != 1)}, {wanted} are wanted"
                 unread[row] = cells if line.strip() else "an empty line"
