@@ -32,7 +32,12 @@ BODIES = {
         400,
         "X holds infinity at row 0, column 0 ('size')",
     ),
-    "10,000 digits": (b'{"rows": [[%s, "abel"]]}' % (b"9" * 10_000), 400, "the body is not JSON"),
+    "10,000 digits": (b'{"rows": [[%s, "abel"]]}' % (b"9" * 10_000), 400, "a whole number above 1e308"),
+    "half a letter": (
+        b'{"rows": [[1.0, "abel"], [1.0, "\\ud800"]]}',
+        400,
+        "'maker' holds '\\ud800' at row 1; that is no text",
+    ),
     "1,000 digits": (b'{"rows": [[%s, "abel"]]}' % (b"9" * 1_000), 400, "a whole number above 1e308"),
     "a list": (b"[[1, 2]]", 422, "wanted is an object with a list of rows"),
     "no rows": (b'{"row": []}', 422, "wanted is an object with a list of rows"),

@@ -72,6 +72,8 @@ def parse(body: bytes) -> Any:
     except RecursionError:
         raise Problem(400, "the body is nested too deeply; wanted is " + _body()) from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
+        if type(error) is ValueError:  # of a whole number longer than Python reads
+            raise Problem(400, "the body holds a whole number above 1e308; that is too large") from None
         raise Problem(400, f"the body is not JSON: {error}; wanted is {_body()}") from None
     finally:
         if collecting:
@@ -199,7 +201,11 @@ def _column(name: str, cells: list[Any]) -> Any:
             raise Problem(
                 400, f"column {name!r} holds a whole number above 1e308; that is too large"
             ) from None
-    return polars.Series(name, cells)
+    try:
+        return polars.Series(name, cells)
+    except UnicodeEncodeError as error:  # half of a letter, which JSON can write and UTF-8 cannot
+        row = cells.index(error.object)
+        raise Problem(400, f"column {name!r} holds {error.object!r} at row {row}; that is no text") from None
 
 
 def _arrays(rows: list[Any], detector: Detector) -> Any:
