@@ -194,10 +194,10 @@ def test_labels_that_mark_nothing_or_all(place, tmp_path):
     for value, ending in ((0, "csv"), (1, "parquet")):
         one = frame.with_columns(pl.lit(value).alias("class"))
         getattr(one, f"write_{ending}")(tmp_path / f"{value}.{ending}")
-    told = works("fit", tmp_path / "0.csv", "-o", tmp_path / "model", "--label", "class", "--epochs", 1)
+    told = works("fit", tmp_path / "0.csv", "-o", tmp_path / "model", "--label", "class")
     assert told.stderr == "warning: 'class' marks no anomaly: all rows count as normal\n"
     told = works("fit", tmp_path / "1.parquet", "-o", tmp_path / "model", "--label", "class", "--normal", 1,
-                 "--epochs", 1, "--force")  # fmt: skip
+                 "--force")  # fmt: skip
     assert told.stderr == "warning: 'class' marks no anomaly: all rows count as normal\n"
     line = fails("fit", tmp_path / "1.parquet", "-o", tmp_path / "other", "--label", "class")
     assert "it marks all 60 rows; normal rows are needed to fit" in line
