@@ -72,7 +72,7 @@ def parse(body: bytes) -> Any:
     except RecursionError:
         raise Problem(400, "the body is nested too deeply; wanted is " + _body()) from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
-        if type(error) is ValueError:  # of a whole number longer than Python reads
+        if "integer string conversion" in str(error):  # of a whole number longer than Python reads
             raise Problem(400, "the body holds a whole number above 1e308; that is too large") from None
         raise Problem(400, f"the body is not JSON: {error}; wanted is {_body()}") from None
     finally:
