@@ -210,7 +210,7 @@ class Lookup:
 
     def floats_a_row(self) -> int:
         _, t, c = self.d.shape
-        return t * (2 * t + c)
+        return 2 * t * (t + c)
 
     def length(self) -> Tensor:
         same = (self.index[:, :, None] == self.index[:, None, :]).to(self.d)
