@@ -146,12 +146,10 @@ def test_a_long_name_stands_above_its_lines(capsys, monkeypatch):
     long = "deep/2026-11-30/line-4/camera-left/part_0001.png: p 0.01"
     print_parts([("a.png: p 0.5", ["pixels +0.01, down.0.weight +0.003"]), (long, ["word " * 9, "last"])])
     assert capsys.readouterr().out.splitlines() == [
-        "a.png: p 0.5                  pixels +0.01, down.0.weight",
-        "                                +0.003",
+        "a.png: p 0.5  pixels +0.01, down.0.weight +0.003",
         long,
-        "                              word word word word word word",
-        "                                word word word",
-        "                              last",
+        "              word word word word word word word word word",
+        "              last",
     ]
 
 

@@ -29,7 +29,7 @@ def argument(name: str, text: str) -> Any:
 def print_parts(parts: list[tuple[str, list[str]]]) -> None:
     """Print headings with the lines beside each, wrapped to the terminal; below it where it is long."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
-    margin = min(max(len(heading) for heading, _ in parts) + 2, width // 2)
+    margin = max((n for n in (len(heading) + 2 for heading, _ in parts) if n <= width // 2), default=4)
     wrap = textwrap.TextWrapper(width, break_on_hyphens=False)
     for heading, lines in parts:
         beside = len(heading) + 2 <= margin
