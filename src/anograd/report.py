@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,19 +102,6 @@ def _write_parquet(file: BinaryIO, pieces: Iterator[Judged]) -> None:
         register_io_source(source, schema=first.schema).sink_parquet(file)
     except polars.exceptions.PolarsError as error:  # what polars makes of a full disk
         raise OSError(errno.EIO, str(error)) from error
-
-
-def check_writable(folder: str | Path) -> None:
-    """Return nothing when files can be made in the folder; else raise OSError that names it."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            error.errno or errno.EIO,
-            f"nothing can be written in the folder {str(folder)!r}: {error.strerror or error}; "
-            "make it writable, or give another place with -o",
-        ) from error
 
 
 def describe(stored: Stored) -> list[tuple[str, list[str]]]:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,24 @@ except ImportError:  # Windows has none
 OLD = ".old"
 # How each system calls the exchange of two names, and its flag.
 EXCHANGES = {"linux": ("renameat2", (-100,), 2), "darwin": ("renamex_np", (), 2)}
+
+
+def check_writable(folder: str | Path) -> None:
+    """Return nothing when files can be made in the folder; else raise OSError that names it."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            error.errno or errno.EIO,
+            f"nothing can be written in the folder {str(folder)!r}: {error.strerror or error}; "
+            "make it writable, or give another place with -o",
+        ) from error
+
+
+def check_makable(folder: Path) -> None:
+    """Return nothing when a folder is there, or can be made, and written in; else raise OSError as above."""
+    check_writable(next(place for place in (folder, *folder.parents) if place.exists()))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import nn
 import anograd as ag
 from anograd import R2AD2, GradCon, Target, report, store
 from anograd.detectors import Detector
+from anograd.whole import check_writable
 
 
 def test_scores_read_back_to_the_same_float64():
@@ -32,10 +33,10 @@ def test_scores_read_back_to_the_same_float64():
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    report.check_writable(tmp_path)
+    check_writable(tmp_path)
     assert not list(tmp_path.iterdir())
     with pytest.raises(OSError, match=r"nothing can be written in the folder .*nowhere'.*with -o"):
-        report.check_writable(tmp_path / "nowhere")
+        check_writable(tmp_path / "nowhere")
 
 
 def describe(detector: Detector, folder: Path) -> dict[str, list[str]]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from scipy.stats import betabinom
 
-from anograd import report
 from anograd.cli.answer import answered, warn
 from anograd.cli.options import LABELS, NORMAL, Data, Model, check_normal, option, rate
 from anograd.costs import FEWEST
@@ -18,6 +17,7 @@ from anograd.decide import counted
 from anograd.decoded import in_words
 from anograd.detectors import load, unlike
 from anograd.labelled import only_fitted, parted, read_labelled
+from anograd.whole import check_writable
 
 ALPHA = 0.05  # the rate at which old and new are compared
 SURE = 0.01  # a share of alarms less likely than this is more than chance
@@ -44,7 +44,7 @@ def calibrate(
     all rows are anomalies, p values stay as they are, and --prevalence says how common anomalies are.
     """
     normal = check_normal(label, normal)
-    report.check_writable(Path(output or model).resolve().parent)
+    check_writable(Path(output or model).resolve().parent)
     detector: Any = load(model)
     # With a prevalence all rows may be anomalies.
     X, y = read_labelled(data, label, normal, texts=detector.encoder_.texts(), absent=prevalence is not None)

@@ -25,7 +25,7 @@ from anograd.decide import counted
 from anograd.detectors import DETECTORS, R2AD2, Detector
 from anograd.labelled import read_labelled
 from anograd.ranks import together
-from anograd.whole import alone
+from anograd.whole import alone, check_makable
 
 AUTO, FOR_TABLES, FOR_IMAGES = "auto", "r2ad2", "gradcon"
 WITH_SETTINGS = "gradscoretest"  # for both, where --for-images or --for-tables asks for its settings
@@ -211,7 +211,7 @@ def _new_model(output: Path, force: bool) -> Path:
         raise ValueError(
             f"{str(output)!r} holds a model already; give another name with -o, or --force to replace it"
         )
-    report.check_writable(next(folder for folder in out.parents if folder.exists()))
+    check_makable(out.parent)
     return out
 
 

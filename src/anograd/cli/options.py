@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from anograd import report, store
+from anograd import store
 from anograd.cli.answer import warn
 from anograd.costs import pair
 from anograd.files import parquet_files
 from anograd.image_files import IMAGE_ENDINGS
+from anograd.whole import check_writable
 
 
 def option(text: str, *flags: str, panel: str | None = None, **more: Any) -> Any:
@@ -133,7 +134,7 @@ def check_output(output: str, example: str, *read: str | Path | None, piped: boo
                 f"{output!r} lies in {one!r}, which is read, and would become part of it; give another name "
                 f"with -o, such as {example}"
             )
-    report.check_writable(target.parent)
+    check_writable(target.parent)
 
 
 def warn_of_known(data: str) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from anograd import report
 from anograd.evaluate import Evaluation, evaluate, ranking
 from anograd.pictures import save_png
+from anograd.whole import check_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,7 +129,7 @@ def prepared(folder: str | Path) -> Path:
     """Return the folder, made where it is not there, once it is known that it can be written to."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    report.check_writable(place)
+    check_writable(place)
     return place
 
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from anograd.heap import keep_freed_memory
-from anograd.report import check_writable
 from anograd.scale import parts
 from anograd.scale.parts import Done, Part
 from anograd.scale.scorer import Scorer
 from anograd.train import Observer
-from anograd.whole import clear
+from anograd.whole import check_makable, clear
 
 ATTEMPTS = 3  # at a part whose process dies
 Batch = dict[str, Any]
@@ -82,8 +81,7 @@ def score_on_ray(
         tell(next(reversed(done.values())))
     todo = [part for part in all_parts if part.name not in done]
     if todo:
-        place = Path(output).resolve()
-        check_writable(next(folder for folder in (place, *place.parents) if folder.exists()))
+        check_makable(Path(output).resolve())
         failed: list[str] = []
         _forget(todo)
         try:

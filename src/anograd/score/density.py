@@ -83,7 +83,7 @@ class NormDensity(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(parameters, dtype=torch.float64))
         self.register_buffer("spread", torch.ones(parameters, dtype=torch.float64))
-        self.register_buffer("floor", torch.full((parameters,), FLOOR, dtype=torch.float64))
+        self.register_buffer("floor", torch.zeros(parameters, dtype=torch.float64))
 
     def fit(self, samples: Samples) -> None:
         """Learn mean and spread of the logarithms from normal rows."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from anograd.features import Features, Samples
 from anograd.gradients import PerSample
-from anograd.score.density import FLOOR, LEAST, LEAST_SPREAD, least_squares, log_squares, moments, shorter
+from anograd.score.density import LEAST, LEAST_SPREAD, least_squares, log_squares, moments, shorter
 
 FAR = 1e3  # spreads: one known anomaly beyond, such as of a cell 1e20, would be all that the regression sees
 
@@ -47,7 +47,7 @@ class LabelledNorms(nn.Module):
         super().__init__()
         for name, start in (("mean", 0.0), ("spread", 1.0), ("weights", 0.0)):
             self.register_buffer(name, torch.full((parameters + 1,), start, dtype=torch.float64))
-        self.register_buffer("floor", torch.full((parameters,), FLOOR, dtype=torch.float64))
+        self.register_buffer("floor", torch.zeros(parameters, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros((), dtype=torch.float64))
 
     def fit(self, samples: Samples) -> None:
