@@ -131,7 +131,8 @@ def _described(stored: Stored) -> list[tuple[str, list[str]]]:
     name = str(manifest["detector"])
     if name not in kinds:
         raise ValueError(
-            f"the model is a {name}, this anograd knows {', '.join(kinds)}: pip install -U anograd"
+            f"the model is a {name}, this anograd knows {', '.join(kinds)}: pip install -U anograd, or if it "
+            f"is a detector of your own, load it in Python, anograd.load(folder, kinds=[{name}])"
         )
     paper = kinds[name].paper
     given, fitted = manifest["parameters"], manifest["fitted"]

@@ -172,3 +172,29 @@ def test_tensors_that_are_no_numbers_are_noticed(tmp_path):
     change(tmp_path / "model", lambda found: {**found, weight: torch.full_like(found[weight], torch.nan)})
     with pytest.raises(ValueError, match=r"scores otherwise|damaged"):
         ag.load(tmp_path / "model")
+
+
+class Smoothed(ag.GradDensity):
+    """A detector of one's own, with a score and a parameter of its own."""
+
+    def __init__(self, power: float = 2.0, epochs: int = 1, random_state: int | None = 0):
+        super().__init__(epochs=epochs, random_state=random_state)
+        self.power = power
+
+    def _score(self, columns: int) -> nn.Module:
+        score = super()._score(columns)
+        score.register_forward_hook(lambda _module, _given, scores: self.power * scores)
+        return score
+
+
+def test_a_detector_of_ones_own_is_loaded_where_its_class_is_given(tmp_path):
+    detector = Smoothed(power=3.0).fit(ROWS)
+    detector.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"kind 'Smoothed'.* load\(folder, kinds=\[Smoothed\]\); else pip"):
+        ag.load(tmp_path / "model")
+    again = ag.load(tmp_path / "model", kinds=[Smoothed])
+    assert type(again) is Smoothed
+    assert again.power == 3.0
+    np.testing.assert_array_equal(again.anomaly_score(ROWS), detector.anomaly_score(ROWS))
+    with pytest.raises(TypeError, match=r"kinds=.* was given: write kinds=\[YourDetector\]"):
+        ag.load(tmp_path / "model", kinds=["Smoothed"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,7 +59,13 @@ DETECTORS: dict[str, type[Detector]] = {
 
 
 @undisturbed()
-def load(folder: str | Path, *, target: Target | None = None, device: str | None = None) -> Detector:
+def load(
+    folder: str | Path,
+    *,
+    target: Target | None = None,
+    device: str | None = None,
+    kinds: Sequence[type[Detector]] = (),
+) -> Detector:
     """Return the fitted detector that was saved to a folder, scoring as it did there.
 
     Nothing in the folder is run: JSON, safetensors and skops, checksums compared first. Then a few made-up
@@ -74,28 +80,33 @@ def load(folder: str | Path, *, target: Target | None = None, device: str | None
         where the model can be loaded, and stay as they are where it cannot.
     device : str, optional
         Where to score, such as "cpu" for a model fitted on a GPU; as it was fitted when left out.
+    kinds : sequence of classes, optional
+        Detectors of your own, of which the folder names one; those of this package are always known.
 
     Raises
     ------
     FileNotFoundError
         No such folder.
     TypeError
-        `target` is no Target.
+        `target` is no Target, or one of `kinds` no class of detectors.
     ValueError
-        No model, a newer anograd's, or a damaged one; one that scores otherwise here than when it was saved.
+        No model, a detector that neither this version nor `kinds` knows, a newer anograd's, or a damaged one; one that scores otherwise here than when it was saved.
     """
     if target is not None and not isinstance(target, Target):
         raise TypeError(
             f"target={type(target).__name__}(...) was given: write target=Target.adopt(your_network, ...), "
             f"with the loss and layers of the fit"
         )
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Detector)):
+            raise TypeError(f"kinds={kinds!r} was given: write kinds=[YourDetector], classes of detectors")
     stored = store.read(folder)
-    named = {kind.__name__: kind for kind in DETECTORS.values()}
+    named = {kind.__name__: kind for kind in (*DETECTORS.values(), *kinds)}
     name = str(stored.manifest.get("detector"))
     if name not in named:
         raise ValueError(
-            f"{str(folder)!r} holds a detector of the kind {name!r}; this anograd knows {', '.join(named)}: "
-            f"pip install -U anograd"
+            f"{str(folder)!r} holds a detector of the kind {name!r}, and known are {', '.join(named)}: if it "
+            f"is one of your own, load(folder, kinds=[{name}]); else pip install -U anograd"
         )
     with _given_back(target):
         try:
