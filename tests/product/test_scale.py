@@ -266,6 +266,25 @@ def test_one_worker_keeps_whole_parts_and_names_bad_ones(
 
 @pytest.mark.slow
 @needs_ray
+def test_rows_unlike_those_of_the_fit_are_told_of_over_all_parts(
+    cluster: None, place: Path, tmp_path: Path
+) -> None:
+    """Of two parts one is in another unit, a third of all rows; with the first one kept from before."""
+    rows = pl.DataFrame(np.random.default_rng(1).uniform(-1, 1, size=(300, 4)), schema=list("abcd"))
+    (tmp_path / "parts").mkdir()
+    rows[:200].write_parquet(tmp_path / "parts" / "0.parquet")
+    (usual,) = score_on_ray(place / "model", tmp_path / "parts", tmp_path / "out", workers=1)
+    assert usual.counts == (200, 0, 0, 0, 0)
+    rows[200:].with_columns(c=pl.col("c") + 1000).write_parquet(tmp_path / "parts" / "1.parquet")
+    with pytest.warns(UserWarning, match=r"unlike those .*: 'c' holds a number outside .*, in 33% of the"):
+        kept, made = score_on_ray(place / "model", tmp_path / "parts", tmp_path / "out", workers=1)
+    assert kept.kept
+    assert kept.counts == usual.counts
+    assert made.counts == (100, 0, 0, 100, 0)
+
+
+@pytest.mark.slow
+@needs_ray
 @of_the_engine
 def test_the_page_on_ray(cluster: None, place: Path, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(place / "model", tmp_path / "model")

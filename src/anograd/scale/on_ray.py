@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
@@ -11,6 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from anograd.decoded import in_words
 from anograd.heap import keep_freed_memory
 from anograd.scale import parts
 from anograd.scale.parts import Done, Part
@@ -20,7 +24,7 @@ from anograd.whole import check_makable, clear
 
 ATTEMPTS = 3  # at a part whose process dies
 Batch = dict[str, Any]
-FOUND = ("name", "rows", "alarms", "error")  # of a part
+FOUND = ("name", "rows", "alarms", "counts", "error")  # of a part
 AT_MOST = 5  # failures told of
 
 
@@ -64,6 +68,11 @@ def score_on_ray(
     ValueError
         Something is wrong with the model, or with parts, which are named; all others are scored.
 
+    Warns
+    -----
+    UserWarning
+        The rows of all parts together are unlike those that the model was fitted to.
+
     Notes
     -----
     Runs on the cluster that Ray is connected to; else on the one that the environment variable RAY_ADDRESS
@@ -103,7 +112,13 @@ def score_on_ray(
                 f"{len(failed)} of {len(all_parts)} parts were not scored, the others are kept: "
                 f"{'; '.join(failed[:AT_MOST])}{more}"
             )
-    return [done[part.name] for part in all_parts]
+    found = [done[part.name] for part in all_parts]
+    tally = parts.tally_of(scorer)
+    if tally is not None:
+        tally.counts += sum(np.array(one.counts) for one in found)
+        if unlike := tally.many():
+            warnings.warn(in_words(unlike), stacklevel=2)
+    return found
 
 
 class _Actor:
@@ -118,14 +133,14 @@ class _Actor:
     def __call__(self, batch: Batch) -> Batch:
         """Return what became of the one part that a batch names."""
         part = Part(*(str(batch[name][0]) for name in ("name", "source", "output")))
-        rows, alarms, wrong = 0, 0, ""
+        done, wrong = Done(part.name, 0, 0, ()), ""
         try:
             _attempt(part)
             done = parts.score_part(self.scorer, part)
-            rows, alarms = done.rows, done.alarms
         except (ValueError, TypeError, OSError, MemoryError) as error:
             wrong = " ".join(str(error).split()) or type(error).__name__
-        return dict(zip(FOUND, ([part.name], [rows], [alarms], [wrong]), strict=True))
+        told = (done.name, done.rows, done.alarms, json.dumps(done.counts), wrong)
+        return {name: [value] for name, value in zip(FOUND, told, strict=True)}
 
 
 def _attempt(part: Part) -> None:
@@ -160,8 +175,9 @@ def _scored(ray: Any, scorer: Scorer, todo: list[Part], workers: int | None) -> 
         _Actor, fn_constructor_args=(scorer,), batch_size=None, compute=pool, num_cpus=1
     )
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
-        for name, rows, alarms, error in zip(*(batch[of] for of in FOUND), strict=True):
-            yield f"{name}: {error}" if error else Done(str(name), int(rows), int(alarms))
+        for name, rows, alarms, counts, error in zip(*(batch[of] for of in FOUND), strict=True):
+            found = Done(str(name), int(rows), int(alarms), tuple(json.loads(str(counts))))
+            yield f"{name}: {error}" if error else found
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 
 from anograd import store
 from anograd._version import __version__
+from anograd.decoded import Tally
 from anograd.files import parquet_files
 from anograd.scale.scorer import Scorer
 from anograd.whole import written_whole
@@ -46,6 +47,8 @@ class Done:
     ----------
     name : str
     rows, alarms : int
+    counts : tuple of int
+        Those of a `Tally`, of a model of tables.
     kept : bool
         Whether an earlier run had scored it.
     """
@@ -53,6 +56,7 @@ class Done:
     name: str
     rows: int
     alarms: int
+    counts: tuple[int, ...]
     kept: bool = False
 
 
@@ -107,11 +111,10 @@ def kept(scorer: Scorer, part: Part) -> Done | None:
 
     try:
         note = json.loads((parquet.read_metadata(part.output).metadata or {})[NOTE])
+        done = Done(part.name, note["rows"], note["alarms"], tuple(note["counts"]), kept=True)
     except (OSError, pyarrow.ArrowException, KeyError, ValueError):
         return None
-    if note["of"] != _origin(scorer, part):
-        return None
-    return Done(part.name, note["rows"], note["alarms"], kept=True)
+    return done if note["of"] == _origin(scorer, part) else None
 
 
 def score_part(scorer: Scorer, part: Part) -> Done:
@@ -136,6 +139,7 @@ def score_part(scorer: Scorer, part: Part) -> Done:
     from pyarrow import parquet
 
     rows = alarms = 0
+    tally = tally_of(scorer)
     origin = _origin(scorer, part)  # before it is read: a part that changes meanwhile is made anew next time
     Path(part.output).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -145,18 +149,30 @@ def score_part(scorer: Scorer, part: Part) -> Done:
             with parquet.ParquetWriter(file, scorer(nothing).schema) as writer:
                 for batch in opened.iter_batches(READ_AT_ONCE, columns=names):
                     try:
-                        found = scorer(pyarrow.Table.from_batches([batch]).select(names))
+                        found = scorer(pyarrow.Table.from_batches([batch]).select(names), tally)
                     except ValueError as error:
                         which = f"in rows {rows:,} to {rows + len(batch) - 1:,}, counted from {rows:,}"
                         raise ValueError(f"{which}: {error}") from error
                     writer.write_table(found)
                     rows += len(found)
                     alarms += int(np.sum(found["anomaly"].to_numpy()))
-                note = {"of": origin, "rows": rows, "alarms": alarms}
+                counts = [] if tally is None else tally.counts.tolist()
+                note = {"of": origin, "rows": rows, "alarms": alarms, "counts": counts}
                 writer.add_key_value_metadata({NOTE.decode(): json.dumps(note)})
     except pyarrow.ArrowException as error:
         raise ValueError(f"it could not be read, it is damaged or cut short: {error}") from error
-    return Done(part.name, rows, alarms)
+    return Done(part.name, rows, alarms, tuple(counts))
+
+
+def tally_of(scorer: Scorer) -> Tally | None:
+    """Return what counts rows that are unlike those of the fit, or None where the model is of no table.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    """
+    table = scorer.detector().encoder_.table
+    return None if table is None else Tally(table)
 
 
 def check(scorer: Scorer, part: Part) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from anograd import store
 from anograd.data import frame_library
+from anograd.decoded import Tally
 from anograd.detectors import Detector, load
 from anograd.report import COLUMNS
 from anograd.stream import score_batch
@@ -61,7 +62,7 @@ class Scorer:
                 f"have {', '.join(COLUMNS[1:])} already: leave it out, or rename it in the rows"
             )
 
-    def __call__(self, table: Any) -> Any:
+    def __call__(self, table: Any, tally: Tally | None = None) -> Any:
         """Return `columns`, score (high = anomalous), p_value (low = anomalous) and anomaly (0 or 1).
 
         Parameters
@@ -69,6 +70,8 @@ class Scorer:
         table : pyarrow.Table, pandas.DataFrame or polars.DataFrame
             Holds the columns that the detector was fitted on; the result is of the same library, and of
             pandas has the same index.
+        tally : Tally, optional
+            Counts the rows that are unlike those of the fit.
 
         Raises
         ------
@@ -77,7 +80,7 @@ class Scorer:
         """
         library = frame_library(table)
         with ONE_AT_A_TIME:
-            found = score_batch(self.detector(), table, alpha=self.alpha)
+            found = score_batch(self.detector(), table, alpha=self.alpha, tally=tally)
         missing = [name for name in self.columns if name not in _names(table)]
         if missing:
             raise ValueError(

@@ -12,12 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anograd.data import frame_library
+from anograd.decoded import Tally
 from anograd.detectors import Detector
 from anograd.report import COLUMNS
 
 
 def score_batch(
-    detector: Detector, table: Any, *, alpha: float = 0.05, first: int = 0, row: str | None = None
+    detector: Detector,
+    table: Any,
+    *,
+    alpha: float = 0.05,
+    first: int = 0,
+    row: str | None = None,
+    tally: Tally | None = None,
 ) -> Any:
     """Return a table of row, score (high = anomalous), p_value (low = anomalous) and anomaly (0 or 1).
 
@@ -37,6 +44,8 @@ def score_batch(
         Number of the first row.
     row : str, optional
         A column that tells rows apart, taken over as it is in the place of numbers.
+    tally : Tally, optional
+        Counts the rows that are unlike those of the fit.
 
     Returns
     -------
@@ -74,7 +83,10 @@ def score_batch(
     scores = np.zeros(0)
     if n:
         X = _columns(table, library, [name for name in names if name in fitted])
-        scores = score_encoded(detector, torch.cat(list(detector._encode(X))))
+        encoded = torch.cat(list(detector._encode(X)))
+        scores = score_encoded(detector, encoded)
+        if tally is not None:
+            tally.add(encoded.numpy())
     p = detector.calibration_.p_values(scores)
     alarms = detector.calibration_.detect(scores, alpha=alpha).astype(np.int8)
     return _table(library, rows, scores, p, alarms)
