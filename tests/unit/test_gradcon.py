@@ -261,6 +261,19 @@ def test_the_cosine_counts_as_much_as_the_loss_among_rows_held_out() -> None:
     np.testing.assert_allclose(detector.anomaly_score(new), loss - detector.beta_ * cosine, atol=1e-6)
 
 
+def test_the_weight_counts_no_row_twice_where_none_is_set_aside() -> None:
+    torch.manual_seed(0)
+    target = Target.adopt(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3)))
+    detector = quick(target=target).fit(TABLE[:50])
+    # The rows that p values do not refer to are those that were learned from.
+    apart = np.abs(detector.anomaly_score(TABLE[:50])[:, None] - detector.calibration_.scores).min(1)
+    learned = TABLE[:50][apart > 1e-6]
+    assert len(learned) == 40
+    loss, cosine = detector.twin_score(learned), detector.alignment(learned).mean(1)
+    spread = [np.subtract(*np.quantile(one, (0.75, 0.25))) for one in (loss, cosine)]
+    assert detector.beta_ == pytest.approx(spread[0] / spread[1], rel=1e-4)
+
+
 def test_the_cosine_counts_the_same_whatever_the_loss_is_measured_in() -> None:
     def scores(scale: float, **parameters: Any) -> np.ndarray:
         torch.manual_seed(0)

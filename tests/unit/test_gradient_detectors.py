@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import anograd as ag
@@ -127,6 +129,26 @@ def test_where_no_anomaly_is_known_tokens_are_mixed_to_stand_for_some() -> None:
     fitted_to = {tuple(row) for row in columns}
     assert sum(tuple(row.tolist()) not in fitted_to for row in stood_in) > 50
     assert np.isfinite(detector.anomaly_score(columns)).all()
+
+
+def test_noise_that_stands_in_is_as_large_as_the_rows() -> None:
+    """Among pixels of 0..255 noise of 0..1 would be black pictures, easier for the network than any other."""
+    digits, shown = load_digits(return_X_y=True)
+    digits = (digits * 255 / 16).astype(np.float32)
+    threes, others = digits[shown == 3], digits[shown != 3][:300]
+    x = torch.from_numpy(threes[:120])
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8), nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 64)
+    )
+    steps = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(200):
+        steps.zero_grad()
+        torch.autograd.backward((net(x) - x).square().mean())
+        steps.step()
+    detector = GraN(target=Target.adopt(net), random_state=0).fit(threes[:120])
+    scores = [detector.anomaly_score(rows) for rows in (threes[120:], others)]
+    assert roc_auc_score(np.repeat([0, 1], [63, 300]), np.concatenate(scores)) > 0.9
 
 
 def test_where_no_anomaly_is_known_noise_stands_in_and_known_ones_take_its_place() -> None:

@@ -37,6 +37,15 @@ def test_gaussian_noise_has_the_published_moments_and_is_not_clipped() -> None:
     assert found.max() > 3
 
 
+def test_noise_is_stretched_to_each_columns_range_and_to_one_range_of_images() -> None:
+    drawn = torch.tensor([[0.0, 0.5, 1.0], [2.0, -1.0, 0.25]])
+    rows = torch.tensor([[10.0, -4.0, 7.0], [20.0, 4.0, 7.0]])
+    assert noise.stretched(drawn, rows).tolist() == [[10, 0, 7], [30, -12, 7]]
+    images = torch.zeros(4, 1, 2, 2)
+    images[:, :, 1, 1] = 255  # the others are black in every one
+    assert noise.stretched(torch.full((1, 1, 2, 2), 0.5), images).flatten().tolist() == [127.5] * 4
+
+
 def test_uniform_noise_fills_the_box() -> None:
     with seeded(0):
         found = noise.uniform((3,))(100_000)

@@ -90,7 +90,8 @@ def load(
     TypeError
         `target` is no Target, or one of `kinds` no class of detectors.
     ValueError
-        No model, a detector that neither this version nor `kinds` knows, a newer anograd's, or a damaged one; one that scores otherwise here than when it was saved.
+        No model, a detector that neither this version nor `kinds` knows, a newer anograd's, or a damaged one;
+        one that scores otherwise here than when it was saved.
     """
     if target is not None and not isinstance(target, Target):
         raise TypeError(

@@ -335,7 +335,8 @@ class GradCon(NetworkDetector):
     def _weight(self, rows: Rows, split: Split) -> float:
         """Return the weight of the mean cosine, by validation rows, and training rows where those are few."""
         count = min(max(FEWEST_WEIGHED, len(split.validation)), MOST_WEIGHED)
-        some = rows.take(torch.cat([split.validation, split.train])[:count])
+        aside = bool(self.split_["validation"])  # else the training rows are both
+        some = rows.take(torch.cat([split.validation, split.train if aside else split.train[:0]])[:count])
 
         def read(few: Tensor) -> Tensor:
             loss, cosines = self._measure(few)

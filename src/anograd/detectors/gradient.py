@@ -209,6 +209,8 @@ class PostHocDetector(NetworkDetector):
             kind = "gaussian" if seen.is_floating_point() else "permuted"
             with seeded(seed), at_home():
                 known = noise.make(kind, seen)(NOISE_ROWS).to(known.dtype)
+            if kind == "gaussian" and self._raw_rows():
+                known = noise.stretched(known, seen)
             self.known_ = len(known)
         device = self._device()
         normal = rows.take(train_rows[:1]).to(device)

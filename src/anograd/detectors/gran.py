@@ -51,7 +51,8 @@ class GraN(PostHocDetector):
         differences=(
             "autoencoders as well as classifiers",
             "logarithms of squared lengths, and the loss beside them",
-            "Gaussian noise, or integers mixed between rows, stands in where no anomaly is known",
+            "where no anomaly is known, Gaussian noise in the range of the rows stands in, or integers mixed "
+            "between rows",
         ),
         limits=("lengths alone are read, so where a gradient points goes unseen",),
     )

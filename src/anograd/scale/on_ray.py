@@ -112,13 +112,12 @@ def score_on_ray(
                 f"{len(failed)} of {len(all_parts)} parts were not scored, the others are kept: "
                 f"{'; '.join(failed[:AT_MOST])}{more}"
             )
-    found = [done[part.name] for part in all_parts]
     tally = parts.tally_of(scorer)
     if tally is not None:
-        tally.counts += sum(np.array(one.counts) for one in found)
+        tally.counts += np.sum([one.counts for one in done.values()], axis=0)
         if unlike := tally.many():
             warnings.warn(in_words(unlike), stacklevel=2)
-    return found
+    return [done[part.name] for part in all_parts]
 
 
 class _Actor:
