@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from anograd.activations import activations
-from anograd.gradients import PerSample, Sketch, per_sample
+from anograd.gradients import PerSample, Sketch, per_sample, plan
 from anograd.represent import SHORTEST, angle, cosine, width
 from anograd.target import Target
 
@@ -146,6 +146,7 @@ def read_activations(
     references: References = (),
     sketch: Sketch = ALIKE,
     layers: Collection[str] | None = None,
+    memory: str | int = "1GiB",
 ) -> Features:
     """Return the same of the inputs of the chosen layers, which a forward pass alone shows.
 
@@ -162,8 +163,21 @@ def read_activations(
         gradient.
     layers : collection of str, optional
         As for `activations`.
+    memory : str or int, default "1GiB"
     """
-    loss, found = activations(target, x, layers)
+    pieces = [
+        _shown(*activations(target, rows, layers), kind, unit, references, sketch)
+        for rows in torch.split(x, plan(target, x).chunk(memory))
+    ]
+    if len(pieces) == 1:
+        return pieces[0]
+    loss, values = (torch.cat([getattr(one, name) for one in pieces]) for name in ("loss", "values"))
+    return Features(loss, values, pieces[0].widths)
+
+
+def _shown(
+    loss: Tensor, found: dict[str, Tensor], kind: str, unit: bool, references: References, sketch: Sketch
+) -> Features:
     columns = []
     if kind == "cosine":
         for reference in references:

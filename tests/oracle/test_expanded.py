@@ -349,3 +349,44 @@ def test_recurrent_layers_keep_their_digits_on_small_inputs(kind: str) -> None:
     oracle = row_gradients(exact, x.double(), exact.layers)
     lengths = torch.stack([oracle[name].flatten(1).norm(dim=1) for name in exact.layers], 1)
     torch.testing.assert_close(found.norm.double(), lengths, rtol=1e-5, atol=0)
+
+
+class StepByStep(nn.Module):
+    """A decoder whose layer is called once a step, with one position each."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer, self.out = layer, nn.Linear(layer.hidden_size, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given, state, written = x[:, :1], None, []
+        for _ in range(x.shape[1]):
+            hidden, state = self.layer(given, state)
+            given = self.out(hidden)
+            written.append(given)
+        return torch.cat(written, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_row_step_by_step(kind: str) -> None:
+    """A bias repeated for one row and one step is as long as the bias itself."""
+    torch.manual_seed(0)
+    net, x = StepByStep(KINDS[kind](3, 5, batch_first=True)), torch.randn(4, 6, 3).double()
+    agrees_with_rows(net, x)
+    for row in x.split(1):
+        agrees_with_rows(net, row)
+
+
+def test_hooks_on_the_last_layer_of_attention_do_nothing_as_in_pytorch() -> None:
+    """Which reads its weights and does not call it."""
+    torch.manual_seed(0)
+    net = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True).double()
+    called: list[str] = []
+
+    def hook(layer: nn.Module, given: Any, output: Tensor) -> Tensor:
+        called.append("")
+        return 3 * output
+
+    net.self_attn.out_proj.register_forward_hook(hook)
+    agrees_with_rows(net, torch.randn(4, 5, 6).double())
+    assert not called

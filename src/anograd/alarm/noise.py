@@ -45,8 +45,8 @@ def permuted(rows: Tensor) -> Noise:
 def stretched(noise: Tensor, rows: Tensor) -> Tensor:
     """Return noise for inputs scaled to 0..1 as it is for rows like these, (m, *shape), which are not.
 
-    0..1 becomes the range of each column, or, of images and other rows of several axes, of all inputs together:
-    a pixel at the border that is black in all rows gets noise, too.
+    0..1 becomes the range of each column; of rows of several axes, such as images, that of all inputs
+    together, so that a pixel at the border that is black in all rows gets noise, too.
     """
     axes = (0,) if rows.ndim == 2 else tuple(range(rows.ndim))
     low, high = rows.amin(axes), rows.amax(axes)

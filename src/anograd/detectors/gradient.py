@@ -179,7 +179,7 @@ class PostHocDetector(NetworkDetector):
         rows = self._precise(rows)
         return read_activations(
             self.target_, rows, self.representation, unit=self.unit, references=self.twin_references_,
-            sketch=self.sketch_, layers=self.shown_,
+            sketch=self.sketch_, layers=self.shown_, memory=self.memory,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from anograd.gradients.expanded import Note, expands
+from anograd.gradients.expanded import Notes, expands
 from anograd.gradients.layers import linear_bias, linear_weight
 from anograd.gradients.rules import rule
 
@@ -51,7 +51,7 @@ def _not_self_attention(
 @expands(nn.MultiheadAttention, unless=_not_self_attention)
 def attend(
     layer: nn.MultiheadAttention,
-    note: Note,
+    notes: Notes,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -64,7 +64,7 @@ def attend(
     """Return what the module returns for query = key = value: its output, and its weights where asked for."""
     x = query if layer.batch_first else query.transpose(0, 1)
     z = F.linear(x, layer.in_proj_weight, layer.in_proj_bias)
-    note("in_proj", x, z)
+    notes.product("", "in_proj", x, z)
     # (n, t, 3 * heads * width) -> three of (n, heads, t, width)
     q, k, v = z.reshape(*z.shape[:2], 3, layer.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
     by_hint = is_causal and key_padding_mask is None and not need_weights
@@ -76,7 +76,10 @@ def attend(
         heads = weights @ v
     else:
         heads = F.scaled_dot_product_attention(q, k, v, mask, is_causal=by_hint)
-    output = layer.out_proj(heads.transpose(1, 2).flatten(2))
+    # By its weights, as PyTorch does: what hooks on this layer do counts for nothing.
+    joined, last = heads.transpose(1, 2).flatten(2), layer.out_proj
+    output = F.linear(joined, last.weight, last.bias)
+    notes.product("out_proj", "", joined, output)
     if weights is not None and average_attn_weights:
         weights = weights.mean(1)
     return output if layer.batch_first else output.transpose(0, 1), weights

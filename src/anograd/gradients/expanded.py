@@ -12,29 +12,52 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-Note = Callable[[str, Tensor, Tensor], None]  # (part, a, z), both with the rows first
-Forward = Callable[..., Any]  # (layer, note, *args, **named), otherwise the module's own
+Forward = Callable[..., Any]  # (layer, notes, *args, **named), otherwise the module's own
 REPLACED = "its forward was replaced"
+TRANSFORMED = "called inside a transform of torch.func"
+TWICE = "the network takes a gradient through it itself"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Takes down what an expanded forward does.
+
+    Parameters
+    ----------
+    product : callable
+        Takes (layer within this one, part, a, z): a product, its input and what it adds up to, both with
+        the rows first. The layer is "" where the product is this one's own.
+    refuse : callable
+        Takes why this layer's products are not all that its parameters are in.
+    """
+
+    product: Callable[[str, str, Tensor, Tensor], None]
+    refuse: Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class _Expansion:
     forward: Forward
     unless: Callable[..., str]
+    ruled_alone: str
 
 
 _EXPANSIONS: dict[type[nn.Module], _Expansion] = {}
 
 
-def expands(*layers: type[nn.Module], unless: Callable[..., str]) -> Callable[[Forward], Forward]:
+def expands(
+    *layers: type[nn.Module], unless: Callable[..., str], ruled_alone: str = ""
+) -> Callable[[Forward], Forward]:
     """Return a decorator that registers an equal forward which notes its products.
 
-    It is called with the layer, ``note(part, a, z)`` and what the layer was called with. `a` and `z` have the
-    rows first, and `z` is on the way from the parameters to the output.
+    It is called with the layer, `Notes` and what the layer was called with. Of a product, `z` is on the way
+    from the parameters to the output.
 
     Parameters
     ----------
@@ -43,11 +66,13 @@ def expands(*layers: type[nn.Module], unless: Callable[..., str]) -> Callable[[F
     unless : callable
         Takes what the module's forward takes, the module first; says what the expanded forward cannot
         do about it, or nothing. The module then goes through its own forward.
+    ruled_alone : str, default ""
+        A glob of parameters whose gradient the expanded forward leaves to their rule: autograd finds none.
     """
 
     def register(forward: Forward) -> Forward:
         for layer in layers:
-            _EXPANSIONS[layer] = _Expansion(forward, unless)
+            _EXPANSIONS[layer] = _Expansion(forward, unless, ruled_alone)
         return forward
 
     return register
@@ -63,6 +88,17 @@ def part_of(layer: nn.Module, parameter: str) -> str:
     if not expandable(layer):
         return ""
     return re.sub(r"(^|_)(weight|bias)(_|$)", "", parameter)
+
+
+def left_to_rules(layer: nn.Module, parameter: str) -> bool:
+    """Tell whether autograd finds no gradient of a parameter while its layer is expanded."""
+    expansion = _EXPANSIONS.get(type(layer))
+    return expansion is not None and fnmatchcase(parameter, expansion.ruled_alone)
+
+
+def transformed(value: Any) -> bool:
+    """Tell whether a tensor is one of a transform of `torch.func` that runs now."""
+    return isinstance(value, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value)
 
 
 @contextmanager
@@ -88,12 +124,17 @@ def expanding(
 
     def exchange(name: str, layer: nn.Module, expansion: _Expansion) -> None:
         own_forward = layer.forward
+        notes = Notes(
+            lambda within, *product: note(f"{name}.{within}".strip("."), *product),
+            lambda why: refused.update({name: why}),
+        )
 
         def forward(*args: Any, **named: Any) -> Any:
-            if why := expansion.unless(layer, *args, **named):
+            wrapped = any(map(transformed, (*args, *named.values())))
+            if why := TRANSFORMED if wrapped else expansion.unless(layer, *args, **named):
                 refused[name] = why
                 return own_forward(*args, **named)
-            return expansion.forward(layer, lambda part, a, z: note(name, part, a, z), *args, **named)
+            return expansion.forward(layer, notes, *args, **named)
 
         undo.callback(vars(layer).pop, "forward")
         layer.forward = forward

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anograd.gradients.coupling import alike, in_company, near, precision_of, refuse_coupled_rows
-from anograd.gradients.expanded import REPLACED, part_of, why_refused
+from anograd.gradients.expanded import REPLACED, left_to_rules, part_of, why_refused
 from anograd.gradients.fallback import vmap_gradients
+from anograd.gradients.footprint import bytes_a_row
 from anograd.gradients.rules import Factors, find_rule, wide
 from anograd.gradients.served import (
     ANOTHER,
@@ -48,6 +49,10 @@ def by_kind(target: Target) -> tuple[Served, ...]:
             if id(p) in name_of:
                 owners[name_of[id(p)]].append((layer_name, own_name))
     return tuple(_by_kind(target, name, p, tuple(owners[name])) for name, p in parameters.items())
+
+
+def _uses(target: Target, one: Served) -> Iterator[tuple[nn.Module, str]]:
+    return ((target.module.get_submodule(layer), own) for layer, own in one.uses)
 
 
 def _by_kind(target: Target, name: str, p: Tensor, uses: tuple[tuple[str, str], ...]) -> Served:
@@ -91,24 +96,21 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     ruled = [one for one in served if one.by == RULE]
     layers = list(dict.fromkeys(layer for one in ruled for layer, _ in one.uses))
     names = [one.name for one in ruled] or target.layers
-    comparable = [one.name for one in ruled if not any(part for _, part in one.products)]
+    comparable = [one.name for one in ruled if not any(left_to_rules(*use) for use in _uses(target, one))]
     if target.loss in OF_PROBABILITIES:
         with torch.no_grad():
             refuse_logits(target.loss, output_of(target, pairs[0]))
     with recording(target, rows[:1], layers, names, autocast) as single:
         pass
-    with (
-        _counting_bytes(target) as held, recording(target, pairs[0], layers, names, autocast) as tape,
-        _hearing(target) as heard,
-    ):  # fmt: skip
+    room = bytes_a_row(target, pairs[0], layers, names, autocast)
+    with recording(target, pairs[0], layers, names, autocast) as tape, _hearing(target) as heard:
         graph = graph_of(tape)
         _refuse_old_checkpoints(graph)
         gradients, sums = tape.gradients_and_sums(comparable)
     _refuse_passed_by(target, graph)
     _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast)
-    held_by_gradients = sum(d.numel() * d.element_size() for d in gradients)
-    bytes_a_row = (sum(held.values()) + 2 * held_by_gradients + pairs[0].numel() * 8) // 2
-    many = rows[: max(2, ROOM // max(1, bytes_a_row))]
+    room += sum(d.numel() * d.element_size() for d in gradients) + pairs[0].numel() * 4
+    many = rows[: max(2, ROOM // max(1, room))]
     mixed, tapes = _mixed(target, many, layers, names, autocast)
     pair = _Pair(target, tape, gradients, sums, graph, precision_of(target.module, autocast))
     served = [_checked(one, single, pair, mixed) if one.by == RULE else one for one in served]
@@ -119,13 +121,15 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         served = [
             replace(one, by=ROWS, why=_both(one.why, error)) if one.by == VMAP else one for one in served
         ]
+    elif waiting and ruled:  # a pass of their own
+        room += bytes_a_row(target, pairs[0], (), waiting, autocast)
     calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept)
     graphs = {
         (len(one.loss) == 1, graph_of(one).nodes)
         for one in (single, tape, *tapes)
         if one.noted() == tape.noted()
     }
-    return Plan(tuple(served), calls, bytes_a_row, autocast, bool(heard), graphs, doubts, len(rows))
+    return Plan(tuple(served), calls, room, autocast, bool(heard), graphs, doubts, len(rows))
 
 
 def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor:
@@ -222,7 +226,7 @@ class _Pair:
     target: Target
     tape: Tape
     gradients: list[Tensor]  # at the outputs of the calls
-    sums: dict[str, Tensor]  # over both rows, at parameters of ordinary layers
+    sums: dict[str, Tensor]  # over both rows, at parameters whose gradient autograd finds, too
     graph: Graph
     precision: torch.dtype
 
@@ -302,21 +306,3 @@ def _hearing(target: Target) -> Iterator[list[bool]]:
         for part in target.module.modules():
             undo.callback(part.register_forward_pre_hook(mark).remove)
         yield heard
-
-
-@contextmanager
-def _counting_bytes(target: Target) -> Iterator[dict[int, int]]:
-    """Count the bytes that autograd holds for the backward pass, each storage once, parameters apart."""
-    held: dict[int, int] = {}
-    parameters = {p.untyped_storage().data_ptr() for p in target.module.parameters()}
-
-    def pack(saved: Tensor) -> Tensor:
-        if saved.layout != torch.strided:  # a sparse matrix, which has no storage, and no row of its own
-            return saved
-        storage = saved.untyped_storage()
-        if storage.data_ptr() not in parameters and not saved.is_leaf:
-            held[storage.data_ptr()] = storage.nbytes()
-        return saved
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
-        yield held

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from anograd.gradients.expanded import Note, expands
+from anograd.gradients.expanded import TWICE, Notes, expands
 from anograd.gradients.layers import linear_bias, linear_weight
 from anograd.gradients.rules import rule
 from anograd.gradients.steps import GRUSteps, LSTMSteps, RNNSteps
@@ -33,9 +33,9 @@ def _not_a_batch(layer: nn.RNNBase, input: Any, hx: Any = None) -> str:
     return "" if ndims <= {3} else "initial states of another shape"
 
 
-@expands(*RECURRENT, unless=_not_a_batch)
+@expands(*RECURRENT, unless=_not_a_batch, ruled_alone="weight_hh_l*")
 def run(
-    layer: nn.RNNBase, note: Note, input: Tensor, hx: Any = None
+    layer: nn.RNNBase, notes: Notes, input: Tensor, hx: Any = None
 ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
     """Return what the module returns: outputs of the last layer, last states of all layers and directions."""
     x = input if layer.batch_first else input.transpose(0, 1)
@@ -50,7 +50,7 @@ def run(
         for direction in range(directions):
             name = f"l{level}" + "_reverse" * direction
             first = [state[level * directions + direction] for state in states]
-            out, *reached = _direction(layer, note, name, x.flip(1) if direction else x, first)
+            out, *reached = _direction(layer, notes, name, x.flip(1) if direction else x, first)
             sides.append(out.flip(1) if direction else out)
             last.append(tuple(reached))
         x = torch.cat(sides, 2) if directions == 2 else sides[0]
@@ -58,7 +58,7 @@ def run(
     return x if layer.batch_first else x.transpose(0, 1), ends if layer.mode == "LSTM" else ends[0]
 
 
-def _direction(layer: nn.RNNBase, note: Note, name: str, x: Tensor, first: list[Tensor]) -> list[Tensor]:
+def _direction(layer: nn.RNNBase, notes: Notes, name: str, x: Tensor, first: list[Tensor]) -> list[Tensor]:
     """Return outputs (n, t, h) and last states (n, h) of one layer and direction, steps in the order of x."""
     across, recurrent = (getattr(layer, f"weight_{side}_{name}") for side in ("ih", "hh"))
     bias: tuple[Any, Any] = (None, None)
@@ -70,17 +70,21 @@ def _direction(layer: nn.RNNBase, note: Note, name: str, x: Tensor, first: list[
     z = _asking(F.linear(x.transpose(0, 1), across, together).transpose(0, 1))
     first = [state.to(z.dtype) for state in first]
     recurrent, zh = recurrent.to(z.dtype), z
+
+    def twice() -> None:
+        notes.refuse(TWICE)
+
     if gru:
         repeated = bias[1].to(z.dtype) if layer.bias else z.new_zeros(1)
         zh = _asking(repeated.expand(z.shape))
-        found = _run(GRUSteps, z, zh, *first, recurrent)
+        found = _run(GRUSteps, twice, z, zh, *first, recurrent)
     elif layer.mode == "LSTM":
-        found = _run(LSTMSteps, z, *first, recurrent)
+        found = _run(LSTMSteps, twice, z, *first, recurrent)
     else:
-        found = _run(RNNSteps, z, *first, recurrent, layer.mode == "RNN_RELU")
+        found = _run(RNNSteps, twice, z, *first, recurrent, layer.mode == "RNN_RELU")
     before = found.pop()
-    note(f"ih_{name}", x, z)
-    note(f"hh_{name}", before, zh)
+    notes.product("", f"ih_{name}", x, z)
+    notes.product("", f"hh_{name}", before, zh)
     return found
 
 

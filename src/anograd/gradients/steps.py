@@ -5,9 +5,10 @@ so that a step is contiguous and stays in the cache, and hands back the loss gra
 all steps, from which every weight's gradient follows by a rule. (2 sigmoid(2 v) - 1 takes a third of the
 time of tanh(v) on a CPU, and has hardly a digit of it where v is small.)
 
-All take the input's products for all steps with the bias, (n, t, gates), and the state before the first step,
-(n, h); they return the outputs (n, t, h), the state after the last step, and the states before each
-step (n, t, h), which carry no gradient. Large buffers cost more than what is done with them, so they are used
+All take what to call where their gradient is to be differentiated once more, for which they keep too little;
+the input's products for all steps with the bias, (n, t, gates); and the state before the first step, (n, h).
+They return the outputs (n, t, h), the state after the last step, and the states before each step (n, t, h),
+which carry no gradient. Large buffers cost more than what is done with them, so they are used
 again: forward writes over the products, which nobody else may want, and backward over what forward
 saved. A second backward through the same graph is therefore refused by autograd. (`z.data`, because autograd
 would take writing over a detached view for a change of the graph.)
@@ -15,6 +16,7 @@ would take writing over a detached view for a change of the graph.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,15 +24,33 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Graph = Any  # autograd's context, which has no public type
+Twice = Callable[[], None]
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input  # (d, sigmoid): d * sigmoid * (1 - sigmoid)
 tanh_backward = torch.ops.aten.tanh_backward.grad_input  # (d, tanh): d * (1 - tanh * tanh)
+
+
+def _once(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Return a backward pass that nothing differentiates without being told of.
+
+    PyTorch raises an error only where what comes in has a graph; what forward saved then has none.
+    """
+    plain: Callable[..., tuple[Tensor | None, ...]] = once_differentiable(backward)
+
+    def run(ctx: Graph, *given: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # as under create_graph=True alone
+            ctx.twice()
+        return plain(ctx, *given)
+
+    return run
 
 
 class LSTMSteps(torch.autograd.Function):
     """Gates in, forget, cell, out: c = f c + i g, h = o tanh(c)."""
 
     @staticmethod
-    def forward(ctx: Graph, z: Tensor, h: Tensor, c: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Graph, twice: Twice, z: Tensor, h: Tensor, c: Tensor, recurrent: Tensor
+    ) -> tuple[Tensor, ...]:
         t, width = z.shape[1], h.shape[1]
         gates = z.data.transpose(0, 1)
         hidden, cells = _states(h, t), _states(c, t)
@@ -47,11 +67,12 @@ class LSTMSteps(torch.autograd.Function):
             torch.mul(f_s, c_s, out=c_next).addcmul_(i_s, g_s)
             torch.tanh(c_next, out=squashed_s)
             torch.mul(o_s, squashed_s, out=h_next)
+        ctx.twice = twice
         ctx.save_for_backward(gates, cells, squashed, recurrent)
         return _outputs(ctx, hidden, hidden[-1].clone(), cells[-1].clone())
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Graph, dout: Tensor, dh: Tensor, dc: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gates, cells, squashed, recurrent = ctx.saved_tensors
         width = cells.shape[2]
@@ -75,7 +96,7 @@ class LSTMSteps(torch.autograd.Function):
             tanh_backward(at_g, g_s, grad_input=g_s)
             sigmoid_backward(at_o, o_s, grad_input=o_s)
             torch.mm(gates_s, recurrent, out=dh)
-        return _rows_first(gates), dh, dc, None
+        return None, _rows_first(gates), dh, dc, None
 
 
 class GRUSteps(torch.autograd.Function):
@@ -86,7 +107,9 @@ class GRUSteps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Graph, z: Tensor, zh: Tensor, h: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Graph, twice: Twice, z: Tensor, zh: Tensor, h: Tensor, recurrent: Tensor
+    ) -> tuple[Tensor, ...]:
         t, width = z.shape[1], h.shape[1]
         z = z.data.transpose(0, 1)
         hidden, gates = _states(h, t), z.new_empty(z.shape)
@@ -100,11 +123,12 @@ class GRUSteps(torch.autograd.Function):
             new_s.addcmul_(r_s, product_s)
             torch.tanh(new_s, out=new_s)
             torch.lerp(new_s, h_s, u_s, out=h_next)
+        ctx.twice = twice
         ctx.save_for_backward(gates, z, hidden, recurrent)
         return _outputs(ctx, hidden, hidden[-1].clone())
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Graph, dout: Tensor, dh: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gates, z, hidden, recurrent = ctx.saved_tensors
         width = hidden.shape[2]
@@ -123,14 +147,16 @@ class GRUSteps(torch.autograd.Function):
             sigmoid_backward(room, sigmoids, grad_input=sigmoids)
             z_s.copy_(sigmoids)
             torch.addmm(kept, gates_s, recurrent, out=dh)
-        return _rows_first(z), _rows_first(gates), dh, None
+        return None, _rows_first(z), _rows_first(gates), dh, None
 
 
 class RNNSteps(torch.autograd.Function):
     """One gate: h = tanh(z + U h), or relu."""
 
     @staticmethod
-    def forward(ctx: Graph, z: Tensor, h: Tensor, recurrent: Tensor, relu: bool) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Graph, twice: Twice, z: Tensor, h: Tensor, recurrent: Tensor, relu: bool
+    ) -> tuple[Tensor, ...]:
         hidden, across = _states(h, z.shape[1]), recurrent.t()
         for z_s, h_s, h_next in _together(z.transpose(0, 1), hidden, hidden[1:]):
             torch.addmm(z_s, h_s, across, out=h_next)
@@ -138,12 +164,13 @@ class RNNSteps(torch.autograd.Function):
                 h_next.relu_()
             else:
                 torch.tanh(h_next, out=h_next)
+        ctx.twice = twice
         ctx.save_for_backward(hidden, recurrent)
         ctx.relu = relu
         return _outputs(ctx, hidden, hidden[-1].clone())
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Graph, dout: Tensor, dh: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, recurrent = ctx.saved_tensors
         dh, d = dh.clone(), torch.empty_like(hidden[1:])
@@ -154,7 +181,7 @@ class RNNSteps(torch.autograd.Function):
             else:
                 tanh_backward(dh, h_s, grad_input=d_s)
             torch.mm(d_s, recurrent, out=dh)
-        return _rows_first(d), dh, None, None
+        return None, _rows_first(d), dh, None, None
 
 
 def _together(*sequences: Tensor) -> list[tuple[Tensor, ...]]:

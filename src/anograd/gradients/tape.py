@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from anograd.gradients.expanded import REPLACED, expandable, expanding
+from anograd.gradients.expanded import REPLACED, TRANSFORMED, expandable, expanding, transformed
 from anograd.gradients.kinks import nearest, watching
 from anograd.losses import check_rows
 from anograd.target import Target, detached, forward_pass, losses, pick, standing_in, untraced, usable
@@ -122,7 +122,9 @@ def recording(
 
     def note(name: str, part: str, a: Tensor, output: Tensor) -> None:
         # Called under no_grad, nothing comes back.
-        if name in wanted and output.requires_grad and torch.is_grad_enabled() and not whole:
+        if name in wanted and (transformed(a) or transformed(output)):
+            refused[name] = TRANSFORMED
+        elif name in wanted and output.requires_grad and torch.is_grad_enabled() and not whole:
             # The edge, not the tensor: an in-place activation after the layer would rebind the tensor.
             edge = get_gradient_edge(_written_to(output))
             seen = a.detach()
@@ -162,10 +164,11 @@ def _written_to(output: Tensor) -> Tensor:
     """Return the tensor that an output is the whole of, seen in another shape, or the output itself.
 
     Writing to such a view goes into the graph of what it is a view of, and takes the view itself out of it.
-    A linear layer's output for rows of several positions is one.
+    A linear layer's output for rows of several positions is one. A view of a parameter, which no network may
+    write to, has a place of its own: a bias repeated for one row is as long as the bias.
     """
     whole = output._base
-    if whole is None or not whole.requires_grad or whole.numel() != output.numel():
+    if whole is None or whole.is_leaf or not whole.requires_grad or whole.numel() != output.numel():
         return output
     return whole if whole.is_contiguous() and output.is_contiguous() else output
 

@@ -1,0 +1,63 @@
+"""What a plan says that a row takes, where autograd keeps little of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from anograd import Target, plan
+from anograd.features import read_activations
+
+IMAGES = torch.rand(6, 1, 16, 16)
+ACTIVATION = 4 * 32 * 16 * 16  # bytes a row
+
+
+def front(wrapped: bool = False) -> list[nn.Module]:
+    """Two convolutions, at each of which an input and an output of many numbers are there."""
+    layers = [nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)]
+    made = [weight_norm(layer) if wrapped else layer for layer in layers]
+    return [made[0], nn.ReLU(), made[1], nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+
+
+def test_what_a_frozen_front_needs_on_the_way_counts() -> None:
+    target = Target.adopt(nn.Sequential(*front(), nn.Linear(32, 4)), loss="uniform", layers="6.*")
+    assert 2 * ACTIVATION < plan(target, IMAGES).bytes_a_row < 5 * ACTIVATION
+
+
+def test_a_table_that_is_the_same_for_all_rows_is_none_of_a_rows() -> None:
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x) * torch.ones(1000, 1000).diagonal()[:4].cos()
+
+    target = Target.adopt(Placed())
+    assert plan(target, torch.rand(6, 4)).bytes_a_row < 1000
+
+
+def test_what_other_parameters_keep_counts_beside_those_with_rules() -> None:
+    ruled = Target.adopt(nn.Sequential(*front(), nn.Linear(32, 4)), loss="uniform")
+    fallen = Target.adopt(nn.Sequential(*front(wrapped=True), nn.Linear(32, 4)), loss="uniform")
+    assert set(plan(fallen, IMAGES).by("rule", "vmap")) == set(fallen.layers)
+    assert len(plan(fallen, IMAGES).by("vmap")) == 6
+    assert plan(fallen, IMAGES).bytes_a_row > 0.5 * plan(ruled, IMAGES).bytes_a_row
+
+
+@pytest.mark.parametrize("kind", ["norm", "full"])
+def test_memory_bounds_the_rows_that_show_their_activations(kind: str) -> None:
+    seen: list[int] = []
+    net = nn.Sequential(*front(), nn.Linear(32, 4))
+    net.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    target = Target.adopt(net, loss="uniform", layers="6.*")
+    whole = read_activations(target, IMAGES, kind)
+    budget = 2 * plan(target, IMAGES).bytes_a_row
+    seen.clear()
+    found = read_activations(target, IMAGES, kind, memory=budget)
+    assert max(seen) == 2
+    torch.testing.assert_close(found.values, whole.values)
+    torch.testing.assert_close(found.loss, whole.loss)
+    assert found.widths == whole.widths
