@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anograd.losses import check_rows
-from anograd.target import Target, forward_pass, output_of, untraced
+from anograd.target import Target, detached, forward_pass, output_of, standing_in, untraced
 
 
 def activations(
@@ -40,11 +40,12 @@ def activations(
     >>> {name: tuple(value.shape) for name, value in inputs.items()}
     {'0.weight': (5, 2), '2.weight': (5, 3)}
     """
-    with forward_pass(target), torch.no_grad():
+    with forward_pass(target):
         output, calls = _run(target, x)
         # Some other axis may be as long as this batch, but not as long as a batch of one and one of two.
         passes = [(n, _run(target, torch.cat([x[:1]] * n))[1]) for n in (1, 2)] + [(len(x), calls)]
-        loss = check_rows(target.loss(output, x), len(x))
+        with standing_in(target, detached(target)), torch.enable_grad():
+            loss = check_rows(target.loss(output, x), len(x)).detach()
     seen: dict[str, list[Tensor]] = {}
     for i, (name, a) in enumerate(calls):
         wanted = layers is None or name in layers
@@ -52,7 +53,7 @@ def activations(
             seen.setdefault(name, []).append(a.reshape(len(a), -1))
     found = {name: torch.cat(parts, dim=1) for name, parts in seen.items()}
     if not found:
-        shown = x if x.is_floating_point() else _first(output)
+        shown = x if x.is_floating_point() else _first(output).detach()
         found = {"": shown.reshape(len(x), -1)}
     return loss, found
 

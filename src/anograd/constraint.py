@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anograd.ranks import ALONE, Ranks
 from anograd.spill import Some, in_turn
-from anograd.target import Target, detached, forward_pass, losses, standing_in
+from anograd.target import Target, detached, forward_pass, in_precision_of, losses, standing_in
 
 COSINE_FLOOR = 1e-8
 EMA_DECAY = 0.99
@@ -69,10 +69,8 @@ def mean_gradient(
     total = {name: torch.zeros_like(p) for name, p in stand_ins.items()}
     for whole in in_turn(x, batch_size):
         batch = ranks.share(whole)
-        if batch.is_floating_point():
-            batch = batch.to(next(iter(total.values())).dtype)
         with forward_pass(target), torch.enable_grad(), standing_in(target, every):
-            loss = losses(target, batch).sum()
+            loss = losses(target, in_precision_of(target, batch)).sum()
             gradients = torch.autograd.grad(loss, list(stand_ins.values()), materialize_grads=True)
         for name, gradient in zip(total, gradients, strict=True):
             total[name] += gradient / len(x)

@@ -114,8 +114,7 @@ def read_gradients(
         found = sample(target, x, wanted, sketch=sketch, memory=memory)
         values = getattr(found, kind)
         assert found.loss is not None
-        shapes = [p.shape for p in target.parameters().values()]
-        widths = tuple(_width(kind, shape, sketch) for shape in shapes)
+        widths = tuple(_width(kind, shape, sketch) for shape in target.shapes().values())
         if unit:
             assert found.norm is not None
             for block, length in zip(values.split(widths, dim=1), found.norm.unbind(1), strict=True):

@@ -31,6 +31,7 @@ def bce(output: Tensor, x: Tensor) -> Tensor:
 
 def bce_with_logits(output: Tensor, x: Tensor) -> Tensor:
     """Return the mean binary cross entropy of each row, (n,), for outputs that are logits."""
+    _check_shapes(output, x)
     return F.binary_cross_entropy_with_logits(output, x, reduction="none").flatten(1).mean(1)
 
 
@@ -63,12 +64,12 @@ def kl_divergence(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
 
 def vae(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
     """Return binary cross entropy plus KL of each row, (n,), of (xhat, mean, log variance)."""
-    return bce(output[0], x) + kl_divergence(output, x)
+    return bce(_check_vae(output)[0], x) + kl_divergence(output, x)
 
 
 def vae_reconstruction(output: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
     """Return the binary cross entropy alone of each row, (n,), of (xhat, mean, log variance)."""
-    return bce(output[0], x)
+    return bce(_check_vae(output)[0], x)
 
 
 def uniform(output: Tensor, x: Tensor) -> Tensor:
@@ -122,7 +123,9 @@ def resolve(loss: str | Loss) -> Loss:
 
 def refuse_logits(loss: Loss, output: Any) -> None:
     """Raise ValueError for outputs beyond 0..1 of a loss of `OF_PROBABILITIES`, which would clip them."""
-    output = output[0] if isinstance(output, tuple) else output
+    output = output[0] if isinstance(output, tuple) and output else output
+    if not isinstance(output, Tensor):
+        return  # which the loss refuses
     low, high = float(output.min()), float(output.max())
     if low < -BEYOND or high > 1 + BEYOND:
         raise ValueError(
@@ -138,6 +141,16 @@ def _check_shapes(output: Any, x: Tensor) -> None:
             f"reconstruction loss compares the two: for another kind of network hand over loss=, "
             f"a callable (output, input) -> (n,)"
         )
+
+
+def _check_vae(output: Any) -> tuple[Tensor, Tensor, Tensor]:
+    if not isinstance(output, tuple | list) or len(output) != 3:
+        what = f"{len(output)} outputs" if isinstance(output, tuple | list) else _what(output)
+        raise ValueError(
+            f"the network gives {what}, but the losses 'vae' and 'vae_reconstruction' want three of a row: "
+            f"what it makes of it, and mean and log variance of its code, return xhat, mean, log_variance"
+        )
+    return output[0], output[1], output[2]
 
 
 def _what(output: Any) -> str:

@@ -97,7 +97,7 @@ def entries(target: Target, sketch: Sketch | None) -> int:
     target : Target
     sketch : Sketch or None
     """
-    return sum(width(p.shape, sketch) for p in target.parameters().values())
+    return sum(width(shape, sketch) for shape in target.shapes().values())
 
 
 def width(shape: torch.Size, sketch: Sketch | None) -> int:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -105,6 +105,11 @@ class Target:
         with FORWARD:  # in which stand-ins may be in their place
             named = dict(self.module.named_parameters())
         return pick(named, self.layers)
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Return the shapes in which their gradients are read by name, in order: complex ones are pairs."""
+        read = {name: torch.view_as_real(p) if p.is_complex() else p for name, p in self.parameters().items()}
+        return {name: one.shape for name, one in read.items()}
 
 
 def pick(named: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
@@ -257,27 +262,42 @@ def _put_back(attributes: dict[str, Any], held: dict[str, tuple[Any, Any]]) -> N
 
 
 def output_of(target: Target, x: Tensor) -> Any:
-    """Return what the network makes of rows. Call it in `forward_pass`."""
-    with standing_in(target, detached(target)):
+    """Return what the network makes of rows; it may take gradients itself. Call it in `forward_pass`."""
+    with standing_in(target, detached(target)), torch.enable_grad(), _default_of_caller(target):
         return target.module(x.clone())
+
+
+def in_precision_of(target: Target, x: Tensor) -> Tensor:
+    """Return real rows in the type of the network's first real parameter, and others as they are."""
+    dtype = next((p.dtype for p in target.module.parameters() if p.is_floating_point()), x.dtype)
+    return x.to(dtype) if x.is_floating_point() else x
 
 
 def losses(target: Target, x: Tensor, autocast: torch.dtype | None = None) -> Tensor:
     """Return the loss of each row. Call it in `standing_in`: the loss may use the network once more."""
     # Without a cache each use of a weight is seen as one.
     lower = torch.autocast(x.device.type, autocast, cache_enabled=False) if autocast else nullcontext()
-    with lower:
-        output = target.module(x.clone())  # which the network may write over
-    return target.loss(_in_float32(output) if autocast else output, x)
+    with _default_of_caller(target):
+        with lower:
+            output = target.module(x.clone())  # which the network may write over
+        return target.loss(_in_float32(output) if autocast else output, x)
 
 
 def _in_float32(output: Any) -> Any:
+    """Return an output with all its real tensors in single precision, of the kind that it is."""
     if isinstance(output, Tensor):
         return output.float() if output.is_floating_point() else output
     if isinstance(output, dict):
-        return {name: _in_float32(one) for name, one in output.items()}
-    if type(output) in (tuple, list):
-        return type(output)(_in_float32(one) for one in output)
+        made = copy(output)
+        for name, one in output.items():
+            made[name] = _in_float32(one)
+        return made
+    if isinstance(output, tuple | list):
+        inside = [_in_float32(one) for one in output]
+        return type(output)._make(inside) if hasattr(output, "_make") else type(output)(inside)
+    if is_dataclass(output) and not isinstance(output, type):
+        held = {one.name: getattr(output, one.name) for one in fields(output) if one.init}
+        return replace(output, **{name: _in_float32(one) for name, one in held.items()})
     return output
 
 
@@ -297,10 +317,30 @@ def undisturbed() -> Iterator[None]:
             yield
             return
         torch.set_default_dtype(torch.float32)
+        _CALLERS.append(before)
         try:
             yield
         finally:
+            _CALLERS.pop()
             torch.set_default_dtype(before)
+
+
+_CALLERS: list[torch.dtype] = []  # default types that callers have set
+
+
+@contextmanager
+def _default_of_caller(target: Target) -> Iterator[None]:
+    """Let an adopted network make tensors of the default type that its caller has set, if that is its own."""
+    before = torch.get_default_dtype()
+    callers = _CALLERS[0] if _CALLERS else before
+    if callers is before or all(p.dtype is not callers for p in target.module.parameters()):
+        yield
+        return
+    torch.set_default_dtype(callers)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def untraced(hook: Hook) -> Hook:

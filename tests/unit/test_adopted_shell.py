@@ -162,6 +162,79 @@ def test_a_network_that_draws_random_numbers_is_refused() -> None:
         ag.GradDensity(target=ag.Target.adopt(Drawing()), random_state=0).fit(rows)
 
 
+@pytest.mark.parametrize("kind", [ag.GradDensity, ag.GradCon])
+def test_a_loss_that_draws_random_numbers_is_refused(kind: Any) -> None:
+    """As one that adds noise, to see what the network makes of it."""
+    net = autoencoder()
+
+    def denoised(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return (net(x + 0.1 * torch.randn_like(x)) - x).square().mean(1)
+
+    with pytest.raises(ValueError, match=r"or its loss, draws random numbers"):
+        kind(target=Target.adopt(net, loss=denoised), random_state=0).fit(TABLE)
+
+
+class Slope(nn.Module):
+    """The gradient of an energy, in whatever mode the caller is; PyTorch's own is one that has gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)[0]
+
+
+@pytest.mark.parametrize("kind", [ag.GradDensity, ag.GradCon, ag.GradScoreTest])
+def test_a_network_that_takes_gradients_itself_has_scores_and_a_twin(kind: Any) -> None:
+    torch.manual_seed(0)
+    net = Slope()
+    detector = kind(target=Target.adopt(net), random_state=0).fit(TABLE)
+    found = detector.anomaly_score(TABLE), detector.twin_score(TABLE)
+    assert np.isfinite(found).all()
+    assert np.std(found, axis=1).min() > 0
+    if kind is ag.GradCon:  # whose twin is the loss
+        x = torch.from_numpy(TABLE)
+        loss = (net(x) - x).square().mean(1).detach().numpy()
+        np.testing.assert_allclose(found[1], loss, rtol=1e-5)
+    assert np.isfinite(detector.explain(TABLE[:1]).features).all()
+
+
+class Spectral(nn.Module):
+    """Weighs frequencies, whose weights are complex."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.irfft(torch.fft.rfft(self.layer(x)) * self.weight, n=6)
+
+
+@pytest.mark.parametrize("kind", [ag.GradCon, ag.GradDensity, ag.GradScoreTest, ag.GradNeighbours])
+def test_complex_weights_are_pairs_of_real_ones(kind: Any) -> None:
+    """The same network with the pairs written out has the same scores."""
+
+    class Pairs(Spectral):
+        def __init__(self, like: Spectral) -> None:
+            super().__init__()
+            self.load_state_dict(like.state_dict())
+            self.weight = nn.Parameter(torch.view_as_real(like.weight.detach()).clone())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.irfft(torch.fft.rfft(self.layer(x)) * torch.view_as_complex(self.weight), n=6)
+
+    torch.manual_seed(0)
+    net = Spectral()
+    scores = [
+        kind(target=Target.adopt(one), random_state=0).fit(TABLE).anomaly_score(TABLE)
+        for one in (net, Pairs(net))
+    ]
+    np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-4)
+
+
 def test_nothing_is_saved_of_a_network_that_was_trained_on(tmp_path: Any) -> None:
     rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     net = nn.Linear(4, 4)

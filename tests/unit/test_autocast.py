@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -92,6 +95,55 @@ def test_autocast_of_layers_that_fall_back() -> None:
     lower = per_sample(target, X, ("norm",), autocast=torch.bfloat16).norm
     assert lower.dtype == torch.float32
     torch.testing.assert_close(lower, per_sample(target, X, ("norm",)).norm, rtol=0.05, atol=0.01)
+
+
+class Named(NamedTuple):
+    logits: Tensor
+    hidden: Tensor
+
+
+@dataclasses.dataclass
+class Held:
+    logits: Tensor
+
+
+class Output(OrderedDict[str, Tensor]):
+    """A mapping whose entries are attributes, too."""
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        super().__setitem__(name, value)
+        super().__setattr__(name, value)
+
+
+KINDS: dict[str, Callable[[Tensor], Any]] = {
+    "mapping": lambda h: Output(logits=h, hidden=h),
+    "named tuple": lambda h: Named(h, h),
+    "dataclass": Held,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_of_every_kind_come_to_the_loss_as_they_are_and_in_single_precision(kind: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Any:
+            return KINDS[kind](self.layer(x))
+
+    seen: set[torch.dtype] = set()
+
+    def loss(output: Any, x: Tensor) -> Tensor:
+        seen.add(output.logits.dtype)
+        if isinstance(output, Output):
+            seen.add(output["hidden"].dtype)
+        return squares(output.logits, x)
+
+    found = per_sample(Target.adopt(Net(), loss=loss), X, ("loss", "norm"), autocast=torch.bfloat16)
+    assert seen == {torch.float32}
+    assert found.loss is not None
+    assert found.loss.dtype == torch.float32
 
 
 def test_autocast_to_something_else_is_refused() -> None:

@@ -123,3 +123,38 @@ def test_a_network_that_draws_random_numbers_is_not_blamed_for_coupling() -> Non
             return self.layer(x + torch.randn_like(x))
 
     assert per_sample(Target.adopt(Noisy()), X).norm.shape == (5, 2)
+
+
+class Mixed(nn.Module):
+    """Its first layer is of one type, the others of another."""
+
+    def __init__(self, first: torch.dtype, others: torch.dtype) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 64).to(first)
+        body = [part for _ in range(3) for part in (nn.Linear(64, 64), nn.GELU(), nn.LayerNorm(64))]
+        self.body = nn.Sequential(*body, nn.Linear(64, 16)).to(others)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x.to(self.first.weight.dtype))
+        return self.body(hidden.to(self.body[0].weight.dtype)).float()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "types", [(torch.float64, torch.float32), (torch.float32, torch.bfloat16), (torch.float64, torch.float16)]
+)
+def test_what_is_rounding_goes_by_the_coarsest_type(types: tuple[torch.dtype, ...], seed: int) -> None:
+    torch.manual_seed(seed)
+    target, x = Target.adopt(Mixed(*types)), torch.randn(40, 16)
+    assert {one.by for one in plan(target, x).served} == {"rule"}
+
+
+def test_what_a_network_computes_in_lower_precision_by_itself_is_seen() -> None:
+    class Lower(Mixed):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(x)
+
+    torch.manual_seed(0)
+    target, x = Target.adopt(Lower(torch.float32, torch.float32)), torch.randn(40, 16)
+    assert {one.by for one in plan(target, x).served} == {"rule"}

@@ -308,3 +308,27 @@ def test_a_thread_that_scores_in_the_middle_of_anothers_pass(case: str) -> None:
             for other in others:
                 np.testing.assert_allclose(getattr(detector, method)(TABLE[:5]), scores, rtol=1e-6)
                 np.testing.assert_allclose(other.result(), expected[0], rtol=1e-6)
+
+
+class Remembering(nn.Module):
+    """Makes the state that it begins with, of the default type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.GRU(2, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.layer(x, torch.zeros(1, len(x), 4))[0])
+
+
+def test_a_network_makes_tensors_of_the_callers_default_type() -> None:
+    rows = RNG.normal(size=(60, 3, 2))
+    with in_double():
+        torch.manual_seed(0)
+        net = Remembering()
+        target = Target.adopt(net, loss=lambda output, x: (output - x).square().flatten(1).mean(1))
+        x = torch.from_numpy(rows[:5])
+        torch.testing.assert_close(per_sample(target, x, ("full",)).full, one_by_one(target, x))
+        scores = ag.GradDensity(target=target, random_state=0).fit(rows).anomaly_score(rows)
+        assert torch.get_default_dtype() is torch.float64
+    assert np.isfinite(scores).all()

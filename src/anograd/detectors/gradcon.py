@@ -15,7 +15,7 @@ from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
 from anograd.detectors.base import Floats
-from anograd.detectors.network import DECODER, NetworkDetector, Penalty
+from anograd.detectors.network import DECODER, PLANNED, NetworkDetector, Penalty
 from anograd.detectors.paper import Paper
 from anograd.detectors.parts import LOSS, Parts
 from anograd.detectors.progress import observer
@@ -294,6 +294,7 @@ class GradCon(NetworkDetector):
         if isinstance(self.target, Target):
             train_rows = rows.some(split.train, self._device())
             self._adopt(self.target, train_rows[:2])
+            self._plan(train_rows[:PLANNED])
             self.reference_ = mean_gradient(self.target_, train_rows, int(self.batch_size))
             self.history_, self.kept_epoch_ = [], 0
             return

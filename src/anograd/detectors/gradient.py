@@ -18,7 +18,7 @@ from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
 from anograd.detectors.base import Floats
-from anograd.detectors.network import NARROW, NetworkDetector
+from anograd.detectors.network import NARROW, PLANNED, NetworkDetector
 from anograd.detectors.parts import LOSS, Parts, joined, of_layers
 from anograd.detectors.precise import at_home
 from anograd.detectors.progress import observer
@@ -33,7 +33,7 @@ from anograd.features import (
     read_activations,
     read_gradients,
 )
-from anograd.gradients import Sketch, plan
+from anograd.gradients import Sketch
 from anograd.gradients.served import parse_memory
 from anograd.score import LabelledNorms, NormDensity
 from anograd.spill import Rows, in_turn
@@ -43,7 +43,6 @@ from anograd.train import Observer, TrainingPlan, seeded, train
 MOST_ROWS = 20_000  # normal rows that a score learns from
 NOISE_ROWS = 200  # that stand for anomalies where a score needs some and none is known
 READ_AT_ONCE = 256
-PLANNED = 64  # rows that show how the network is to be read; of fewer it would be found anew with the next
 LOGARITHMIC = (NormDensity, LabelledNorms)
 
 
@@ -215,7 +214,7 @@ class PostHocDetector(NetworkDetector):
         device = self._device()
         normal = rows.take(train_rows[:1]).to(device)
         planned = self._precise(rows.take(train_rows[:PLANNED]).to(device))
-        plan(self.target_, planned)
+        self._plan(planned)
         self.shown_ = list(activations(self.target_, planned)[1])
         self._refer(rows, train_rows, known)
 

@@ -17,7 +17,7 @@ from anograd.detectors.base import Detector
 from anograd.detectors.checks import HandedIn
 from anograd.detectors.precise import finest
 from anograd.features import Sampler
-from anograd.gradients import per_sample, steady
+from anograd.gradients import per_sample, plan, steady
 from anograd.losses import bce_with_logits, kl_divergence
 from anograd.masked import MaskedColumns, edges_of
 from anograd.networks import (
@@ -29,12 +29,18 @@ from anograd.networks import (
 )
 from anograd.rotations import RotationAutoencoder
 from anograd.spill import Some
-from anograd.target import Target, forward_pass, output_of
+from anograd.target import Target, forward_pass, in_precision_of, output_of
 from anograd.train import seeded
 
 DECODER = "up.*.weight"
 MOST_SEEN = 20_000  # rows that are looked at before training: images whose mean is where a network begins
 NARROW = 8  # a code of fewer units has no ReLU, which often switches all of them off
+PLANNED = 64  # rows that show how the network is to be read; of fewer it would be found anew with the next
+DRAWS = (
+    "the network that was handed in, or its loss, draws random numbers: the same row has another output, and "
+    "another score, each time. Draw none in evaluation mode: return the mean in place of a sample, "
+    "F.dropout(x, training=self.training)"
+)
 MOST_DRAWS = 10  # of a network whose code is the same for all rows before it has learned anything
 Penalty = Callable[[Any, Tensor], Tensor]
 
@@ -92,6 +98,7 @@ class NetworkDetector(Detector):
         output = output[0] if isinstance(output, tuple) else output
         if not isinstance(output, Tensor) or output.shape != rows.shape or not rows.is_floating_point():
             return None
+        output = output.detach()
         return output.sigmoid() if self.target_.loss is bce_with_logits else output
 
     def _adopt(self, target: Target, rows: Tensor) -> None:
@@ -100,7 +107,7 @@ class NetworkDetector(Detector):
         self.digest_ = self._fingerprint_of_network()
         try:
             first = _output(target, rows)
-        except (RuntimeError, IndexError) as error:
+        except (RuntimeError, IndexError, AssertionError) as error:
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
             what = f"rows of shape {tuple(rows.shape[1:])} and type {str(rows.dtype).removeprefix('torch.')}"
@@ -111,11 +118,13 @@ class NetworkDetector(Detector):
                 f"the network that was handed in does not take {what}: {str(error).splitlines()[0]}{hint}"
             ) from error
         if not _alike(first, _output(target, rows)):
-            raise ValueError(
-                "the network that was handed in draws random numbers: the same row has another output, and "
-                "another score, each time. Draw none in evaluation mode: return the mean in place of a "
-                "sample, F.dropout(x, training=self.training)"
-            )
+            raise ValueError(DRAWS)
+
+    def _plan(self, rows: Tensor) -> None:
+        """Let the engine look at rows like those to come, and refuse a network that draws random numbers."""
+        planned = plan(self.target_, in_precision_of(self.target_, rows))
+        if planned.draws and isinstance(self.target, Target):
+            raise ValueError(DRAWS)
 
     def _is_steady(self) -> bool:
         """Tell whether rows that single precision cannot tell are computed again in double.
@@ -219,22 +228,18 @@ class NetworkDetector(Detector):
 
 def _output(target: Target, rows: Tensor) -> Any:
     """Return what a network makes of rows, real ones in its own precision; no gradient is asked for."""
-    with forward_pass(target), torch.no_grad():
-        return output_of(target, _real(target, rows))
+    with forward_pass(target):
+        return output_of(target, in_precision_of(target, rows))
 
 
 def _alike(one: Any, other: Any) -> bool:
     """Tell whether two outputs of the same rows are the same but for rounding, tensors within others too."""
     if isinstance(one, Tensor):
+        one, other = (each.to_dense() if each.layout != torch.strided else each for each in (one, other))
         return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True)
     if isinstance(one, dict):
         return all(_alike(value, other[name]) for name, value in one.items())
     return all(map(_alike, one, other)) if isinstance(one, tuple | list) else True
-
-
-def _real(target: Target, rows: Tensor) -> Tensor:
-    dtype = next((p.dtype for p in target.module.parameters() if p.is_floating_point()), rows.dtype)
-    return rows.to(dtype) if rows.is_floating_point() else rows
 
 
 def describe(

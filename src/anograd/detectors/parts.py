@@ -48,7 +48,7 @@ def of_layers(target: Target, kind: str, sketch: Sketch | None, columns: int) ->
     columns : int
         Where they are others than the representation has, they count as one group, "gradient".
     """
-    shapes = [parameter.shape for parameter in target.parameters().values()]
+    shapes = list(target.shapes().values())
     sizes = {
         "norm": [1] * len(shapes),
         "cosine": [1] * len(shapes) * max(1, columns // len(shapes)),

@@ -295,12 +295,13 @@ class GradScoreTest(PostHocDetector):
 
     def _expands(self) -> bool:
         """Tell whether squares and inner products say enough: no linear layer's gradient is built then."""
-        return self.dtype_ == torch.float64 and not cast(ScoreTest, self.score_).cancels()
+        pairs = any(parameter.is_complex() for parameter in self.target_.parameters().values())
+        return self.dtype_ == torch.float64 and not pairs and not cast(ScoreTest, self.score_).cancels()
 
     def _expanding(self, sample: Sampler) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         """Return the function from rows to their statistics and losses that finds them from these."""
         score = cast(ScoreTest, self.score_)
-        shapes = {name: parameter.shape for name, parameter in self.target_.parameters().items()}
+        shapes = self.target_.shapes()
 
         def named(entries: Tensor) -> dict[str, Tensor]:
             pieces = torch.split(entries, [shape.numel() for shape in shapes.values()])
@@ -327,7 +328,7 @@ class GradScoreTest(PostHocDetector):
     def _compared(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Find them from built gradients, block by block: those of all rows are never held at once."""
         score = cast(ScoreTest, self.score_)
-        sizes = [p.numel() for p in self.target_.parameters().values()]
+        sizes = [shape.numel() for shape in self.target_.shapes().values()]
         starts = dict(zip(self.target_.layers, accumulate(sizes, initial=0), strict=False))
 
         def fold(name: str, gradients: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -93,11 +93,12 @@ def alike(one: Tensor, other: Tensor, precision: torch.dtype) -> bool:
     return _alike(one, other, near(precision))
 
 
-def precision_of(module: nn.Module, autocast: torch.dtype | None) -> torch.dtype:
-    """Return what a network computes in."""
-    return autocast or next(
-        p.dtype for p in module.parameters() if p.dtype.is_floating_point or p.dtype.is_complex
-    )
+def precision_of(
+    module: nn.Module, autocast: torch.dtype | None, seen: Iterable[torch.dtype] = ()
+) -> torch.dtype:
+    """Return the coarsest type that a network computes in, by its parameters and by what a pass has seen."""
+    own = (p.dtype for p in module.parameters() if p.dtype.is_floating_point or p.dtype.is_complex)
+    return max(*own, *seen, autocast or torch.float64, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def near(precision: torch.dtype) -> float:

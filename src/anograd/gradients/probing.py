@@ -98,8 +98,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     names = [one.name for one in ruled] or target.layers
     comparable = [one.name for one in ruled if not any(left_to_rules(*use) for use in _uses(target, one))]
     if target.loss in OF_PROBABILITIES:
-        with torch.no_grad():
-            refuse_logits(target.loss, output_of(target, pairs[0]))
+        refuse_logits(target.loss, output_of(target, pairs[0]))
     with recording(target, rows[:1], layers, names, autocast) as single:
         pass
     room = bytes_a_row(target, pairs[0], layers, names, autocast)
@@ -108,11 +107,13 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         _refuse_old_checkpoints(graph)
         gradients, sums = tape.gradients_and_sums(comparable)
     _refuse_passed_by(target, graph)
-    _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast)
+    precision = precision_of(target.module, autocast, {call.dtype for call in tape.calls})
+    _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast, precision)
+    draws = not alike(losses_of(target, pairs[0], autocast), tape.loss.detach(), precision)
     room += sum(d.numel() * d.element_size() for d in gradients) + pairs[0].numel() * 4
     many = rows[: max(2, ROOM // max(1, room))]
-    mixed, tapes = _mixed(target, many, layers, names, autocast)
-    pair = _Pair(target, tape, gradients, sums, graph, precision_of(target.module, autocast))
+    mixed, tapes = _mixed(target, many, layers, names, autocast, precision)
+    pair = _Pair(target, tape, gradients, sums, graph, precision)
     served = [_checked(one, single, pair, mixed) if one.by == RULE else one for one in served]
     doubts = doubts | {one.name: one.why for one in served if one.why == MIXED}
     kept = {layer for one in served if one.by == RULE for layer, _ in one.products}
@@ -129,7 +130,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         for one in (single, tape, *tapes)
         if one.noted() == tape.noted()
     }
-    return Plan(tuple(served), calls, room, autocast, bool(heard), graphs, doubts, len(rows))
+    return Plan(tuple(served), calls, room, autocast, bool(heard), draws, graphs, doubts, len(rows))
 
 
 def losses_of(target: Target, x: Tensor, autocast: torch.dtype | None) -> Tensor:
@@ -164,10 +165,14 @@ def _refuse_passed_by(target: Target, graph: Graph) -> None:
 
 
 def _refuse_coupled(
-    target: Target, pairs: list[Tensor], first: Tensor, together: Tensor, autocast: torch.dtype | None
+    target: Target,
+    pairs: list[Tensor],
+    first: Tensor,
+    together: Tensor,
+    autocast: torch.dtype | None,
+    precision: torch.dtype,
 ) -> None:
     """Raise ValueError where rows influence each other; the losses of the first row and pair are known."""
-    precision = precision_of(target.module, autocast)
 
     def losses(rows: Tensor) -> Tensor:
         return losses_of(target, rows, autocast)
@@ -183,13 +188,14 @@ def _mixed(
     layers: Sequence[str],
     names: Sequence[str],
     autocast: torch.dtype | None,
+    precision: torch.dtype,
 ) -> tuple[set[tuple[str, str]], list[Tape]]:
     """Return the products at which the first row is not in its place, by what comes in or by its gradient.
 
     A network that sorts its rows, and puts them back, has them in another order inside. They may be sorted
     already, but not from both ends. The tapes of both passes come with them.
     """
-    found, tapes, precision = set(), [], precision_of(target.module, autocast)
+    found, tapes = set(), []
     for batch in (rows, rows.flip(0)):
         with recording(target, batch[:1], layers, names, autocast) as alone:
             pass

@@ -48,6 +48,8 @@ class Plan:
         What products are computed in.
     recomputes : bool
         Whether a backward pass runs layers again, as checkpoints do.
+    draws : bool
+        Whether the same rows have other losses the next time, as where network or loss draw random numbers.
     graphs : set of (bool, tuple of str)
         Of the passes that the plan was found to fit: whether they were of one row, and the nodes of
         autograd's graph.
@@ -62,6 +64,7 @@ class Plan:
     bytes_a_row: int
     autocast: torch.dtype | None = None
     recomputes: bool = False
+    draws: bool = False
     graphs: set[tuple[bool, tuple[str, ...]]] = field(default_factory=set, compare=False)
     doubts: dict[str, str] = field(default_factory=dict, compare=False)
     rows: int = 0
