@@ -121,6 +121,17 @@ class Calibration:
         below = np.searchsorted(self.ceilings, given, side="left")
         return (1 + len(self.scores) - below) / (len(self.scores) + 1)
 
+    def equals(self, scores: ArrayLike) -> NDArray[np.int64]:
+        """Return how many calibration scores count as equal to each score, (n,), up to rounding.
+
+        Parameters
+        ----------
+        scores : array (n,)
+        """
+        given = check_scores(scores, "scores")
+        above = len(self.scores) - np.searchsorted(self.scores, _ceilings(given, self.scores), side="right")
+        return len(self.scores) - np.searchsorted(self.ceilings, given, side="left") - above
+
     def threshold(self, alpha: float) -> float:
         """Return the score above which `detect` at this alpha raises an alarm; infinity where no score can.
 
@@ -313,7 +324,7 @@ class Calibration:
 
 def level(rate: Any) -> Any:
     """Return what a p value may be at most: the rate, with room for rounding, as 1 - 0.9 is not quite 0.1."""
-    return rate * (1 + 1e-9)
+    return np.float64(rate) * (1 + 1e-9)
 
 
 def _ceilings(scores: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Number
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
+
+from anograd.data import to_array
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation
     (1.0, 0.5, 0.5, 0.5)
     """
     truth, raised = _yes_or_no(odd, "the truth"), _yes_or_no(alarms, "alarms")
-    if raised.all() and raised.size and np.asarray(alarms).dtype.kind != "b":
+    if raised.all() and raised.size and _array(alarms, "alarms").dtype.kind != "b":
         raise ValueError(
             "alarms holds nothing but 1: an alarm for every row, or for none in scikit-learn's code; give "
             "booleans: detector.detect(X), or detector.predict(X) == -1"
@@ -115,7 +118,7 @@ def evaluate(scores: ArrayLike, odd: ArrayLike, alarms: ArrayLike) -> Evaluation
 
 def _yes_or_no(given: ArrayLike, what: str) -> NDArray[np.bool_]:
     """Return booleans as they are, and 0 and 1 as such; other codes would all count as True."""
-    array = np.asarray(given)
+    array = _array(given, what)
     if array.dtype.kind == "O":  # such as booleans of pandas with a cell missing, which compare with nothing
         numbers = [one if isinstance(one, Number | np.bool_) else np.nan for one in array.ravel()]
         array = np.array(numbers).reshape(array.shape)
@@ -125,6 +128,13 @@ def _yes_or_no(given: ArrayLike, what: str) -> NDArray[np.bool_]:
             "scikit-learn's code +1 / -1 that is: values == -1"
         )
     return array.astype(bool)
+
+
+def _array(given: ArrayLike, what: str) -> NDArray[Any]:
+    """Return an array, of a tensor with a graph, too; a mask would be lost."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise ValueError(f"{what} is a masked array, whose mask would be lost: leave those rows out of all")
+    return np.asarray(to_array(given))
 
 
 def ranking(scores: ArrayLike, odd: ArrayLike) -> tuple[float, float]:
@@ -141,7 +151,7 @@ def ranking(scores: ArrayLike, odd: ArrayLike) -> tuple[float, float]:
     ValueError
         Unlike lengths, rows of one kind only, or NaN among the scores.
     """
-    values, truth = np.asarray(scores, dtype=np.float64), _yes_or_no(odd, "the truth")
+    values, truth = _array(scores, "scores").astype(np.float64), _yes_or_no(odd, "the truth")
     if values.shape != truth.shape or values.ndim != 1:
         raise ValueError(
             f"scores of shape {values.shape} and truth of shape {truth.shape} were given; one of each a row "

@@ -161,7 +161,7 @@ def parquet_files(source: str | Path) -> list[Path]:
         return []
     if path.exists():
         return [path]
-    found = glob.glob(str(source)) if set(str(source)) & set("*?") else []
+    found = glob.glob(str(source).replace("[", "[[]")) if set(str(source)) & set("*?") else []
     return sorted(map(Path, found))
 
 

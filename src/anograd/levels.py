@@ -19,10 +19,21 @@ Texts = dict[int, list[str | None]]  # column number -> its categories, None whe
 MOST_LEVELS = 100
 FEW, MOST_DISTINCT = 40, 0.9  # in more than a few rows, texts that are almost all different are no categories
 MOST_OF = 0.9  # of texts; so many that are numbers make a column of numbers
-EMPTY = frozenset({"na", "n/a", "nan", "null", "none", "nil", "missing", "unknown", "?", "-", "."})
+EMPTY = frozenset(
+    {
+        "na", "n/a", "nan", "null", "none", "nil", "missing", "unknown", "?", "-", "--", "---", ".", "n.a.",
+        "k.a.", "<na>", "\\n", "#n/a", "#na", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!",
+    }
+)  # fmt: skip
 # Not what any reader takes for a number, but what people and spreadsheets write for one: 1,234.50 or 12 %.
-WRITTEN = re.compile(r"[-+(]?\s*[$€£¥]?\s*\d{1,3}(?>[,.'\s]?\d{3})*+(?>[.,]\d+)?\s*[%$€£¥]?\s*\)?")
-DATED = re.compile(r"\d{4}-\d\d-\d\d(?!\d)|\d\d?[./]\d\d?[./]\d{4}(?!\d)")  # 2026-11-30, 30.11.2026
+WRITTEN = re.compile(r"[-+(]?\s*[$€£¥]?\s*\d{1,3}(?>[,.'\s]?\d{3})*+(?>[.,]\d+)?\s*[%$€£¥]?\s*[-)]?")
+# 2026-11-30, 30.11.2026, 11/30/26, 30-Nov-2026, 10:05
+DATED = re.compile(
+    r"\d{4}([-./])\d\d?\1\d\d?(?!\d)|\d\d?([-./])\d\d?\2\d{4}(?!\d)|\d\d?([-/])\d\d?\3\d\d(?!\d)"
+    r"|\d\d?[- ](?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-, ]+\d{2,4}(?!\d)"
+    r"|\d\d?:\d\d(?!\d)",
+    re.IGNORECASE,
+)
 YES, NO = "True", "False"  # the levels of booleans, and what else is written for them
 SPELLED = {"true": YES, "1": YES, "1.0": YES, "false": NO, "0": NO, "0.0": NO}
 
@@ -116,11 +127,13 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
             UserWarning,
             stacklevel=7,
         )
-    if counts and all(map(DATED.match, counts)):
+    _refuse_strange(label, counts, numbers)
+    dated = [level for level in counts if DATED.match(level)]
+    if counts and sum(counts[level] for level in dated) >= MOST_OF * total:
         warnings.warn(
-            f"column {label!r} holds dates as text, such as {min(counts)!r}: each is a level of its own, and "
-            f"those to come are unseen ones. Convert it to what matters of it, such as the day of the week, "
-            f"or drop it: X = X.drop(columns=[{label!r}]) or --drop {quote(label)}",
+            f"column {label!r} holds dates or times as text, such as {min(dated)!r}: each is a level of its "
+            f"own, and those to come are unseen ones. Convert it to what matters of it, such as the day of "
+            f"the week, or drop it: X = X.drop(columns=[{label!r}]) or --drop {quote(label)}",
             UserWarning,
             stacklevel=7,
         )
@@ -132,6 +145,25 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
         )
     ranked = sorted(counts, key=lambda level: (-counts[level], level))
     return sorted(ranked[:MOST_LEVELS]), sorted(ranked[MOST_LEVELS:])
+
+
+def _refuse_strange(label: str, counts: Counter[str], numbers: Sequence[str]) -> None:
+    """Say where a few cells of a column are no numbers and all others are, of which it makes categories."""
+    total, values = counts.total(), [number(level) for level in numbers]
+    strange = [level for level in counts if level not in set(numbers)]
+    missed = sum(counts[level] for level in strange)
+    if not strange or len(numbers) < 2 or missed > (1 - MOST_OF) * total:
+        return
+    said = f"column {label!r} holds numbers but for {missed:,} of {total:,} cells, {strange[0]!r} first"
+    remedy = "write a number there, or leave the cell empty, which missing='impute' fills"
+    if not all(value is None or not isfinite(value) or value.is_integer() for value in values):
+        raise ValueError(f"{said}: {remedy}")
+    warnings.warn(
+        f"{said}; they are taken for {len(counts)} categories, of which none is more than another. If they "
+        f"are amounts, {remedy}",
+        UserWarning,
+        stacklevel=8,
+    )
 
 
 def spellings(levels: Collection[str]) -> dict[str, str]:

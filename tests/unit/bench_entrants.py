@@ -83,6 +83,16 @@ def _shares(X, y, *, seed):
     return Fitted({"score": lambda rows: [float(np.abs(row).sum() ** power) for row in rows]})
 
 
+def _overwrites(X, y, *, seed):
+    """Write over the rows that are scored; the twin is that of `_middle`."""
+
+    def score(rows):
+        rows[:] = 0
+        return np.zeros(len(rows))
+
+    return Fitted({"score": score, "twin": _middle(X, y, seed=seed).scores["score"]})
+
+
 def _nan(X, y, *, seed):
     return Fitted({"score": lambda rows: np.full(len(rows), np.nan)})
 
@@ -102,6 +112,8 @@ ENTRANTS = {
     "shares": Entrant(_shares, "shares", "none"),
     "forgets": Entrant(lambda X, y, seed: None, "forgets", "none"),
     "empty": Entrant(lambda X, y, seed: Fitted({}), "empty", "none"),
+    "twinned": Entrant(lambda X, y, seed: Fitted({"twin": lambda R: R.sum(1)}), "twinned", "none"),
+    "overwrites": Entrant(_overwrites, "overwrites", "none"),
     "wide": Entrant(lambda X, y, seed: replace(_drawn(X, y, seed=seed), weights=np.int64(9)), "wide", "none"),
     "nan": Entrant(_nan, "nan", "none"),
     "pictures": Entrant(_middle, "pictures", "none", rows="images"),

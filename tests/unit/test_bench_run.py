@@ -69,6 +69,7 @@ def test_every_cell_is_measured_once_and_in_the_plans_order(tmp_path):
 
 def test_a_rival_that_fails_dies_or_hangs_costs_its_own_cell_only(tmp_path):
     names = ["raises", "dies", "signals", "nan", "slow", "forks", "empty", "forgets", "wide", "middle"]
+    names += ["twinned", "overwrites"]
     plan = plans.read(write(tmp_path, names, "seconds = 2"))
     slow = [cell for cell in plan.cells if cell.detector == "slow"]
     for cell in slow:
@@ -80,11 +81,13 @@ def test_a_rival_that_fails_dies_or_hangs_costs_its_own_cell_only(tmp_path):
     assert lines["slow", 0]["failed"] == "ended after 2 s"
     assert lines["signals", 0]["failed"].startswith("its process ended: signal ")
     assert lines["forks", 0]["scores"] == lines["middle", 0]["scores"]
-    assert lines["empty", 0]["failed"].startswith("ValueError: no scores were given")
+    assert lines["empty", 0]["failed"].startswith("ValueError: no 'score' was given")
+    assert lines["twinned", 0]["failed"].startswith("ValueError: no 'score' was given")
+    assert lines["overwrites", 0]["scores"]["twin"] == lines["middle", 0]["scores"]["score"]
     assert lines["forgets", 0]["failed"].startswith("ValueError: a NoneType was given; wanted is Fitted(")
     assert lines["wide", 0]["weights"] == 9
     assert lines["middle", 0]["scores"]["score"]["auroc"] > 0
-    assert len(lines) == 20
+    assert len(lines) == 24
     assert [json.loads(one) for one in plan.results.read_text().splitlines()] == list(lines.values())
 
 

@@ -89,7 +89,7 @@ def test_a_detector_tells_the_columns_whatever_the_rows_come_in():
     assert (found.column, found.rows) == ("b", 100)
     assert ag.unlike(detector, new.to_pandas()) == ag.unlike(detector, new.lazy()) == [found]
     mixed, mask = pl.concat([normal, new]), np.repeat([True, False], 100)
-    assert ag.unlike(detector, mixed, normal=mask) == []
+    assert ag.unlike(detector, mixed, normal=mask) == ag.unlike(detector, mixed, normal=mask.tolist()) == []
     assert ag.unlike(detector, mixed, normal=~mask) == [found]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import beta
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
@@ -99,3 +100,14 @@ def test_alarms_with_a_missing_one_are_refused():
     pandas = pytest.importorskip("pandas")
     with pytest.raises(ValueError, match="the truth holds other values"):
         evaluate([0.1, 0.2], pandas.array([True, pandas.NA], dtype="boolean"), [True, False])
+
+
+def test_tensors_with_a_graph_are_taken_and_masked_arrays_are_not():
+    scores, odd, alarms = drawn()
+    given = torch.from_numpy(scores).requires_grad_()
+    assert evaluate(given, torch.from_numpy(odd), torch.from_numpy(alarms)) == evaluate(scores, odd, alarms)
+    for i, name in enumerate(("scores", "the truth", "alarms")):
+        some = [scores, odd, alarms]
+        some[i] = np.ma.masked_array(some[i], mask=np.arange(400) == 3)
+        with pytest.raises(ValueError, match=f"{name} is a masked array, whose mask would be lost"):
+            evaluate(*some)

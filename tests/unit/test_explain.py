@@ -178,8 +178,9 @@ def test_images_are_explained_pixel_by_pixel():
     corner = found.features[0, 0, :4, :4].sum()
     assert corner > 0.5 * np.clip(found.features[0], 0, None).sum()
     assert found.names == ()
-    with pytest.raises(ValueError, match="patch=0: a side of 1 pixel or more"):
-        detector.explain(odd, patch=0)
+    for patch in (0, 2.5, "a", True):
+        with pytest.raises(ValueError, match=f"patch={patch!r}: a side of 1 pixel or more is wanted, a whole"):
+            detector.explain(odd, patch=patch)
 
 
 def test_a_network_that_does_not_reconstruct_wants_normal_rows():
@@ -222,3 +223,20 @@ def test_a_column_that_does_nothing_but_for_rounding_is_no_reason():
     nothing = np.zeros((1, 4))
     found = Explanation(nothing[:, 0], shares, ("a", "b", "c", "d"), nothing, nothing[:, :1], ("x",))
     assert [name for name, *_ in found.top(0)] == ["a", "d"]
+
+
+@pytest.mark.parametrize("kind", [ag.GradDensity, ag.GradCon, ag.R2AD2])
+@pytest.mark.parametrize("slip", [1.5, 100, 1e6])
+def test_what_is_expected_of_a_row_with_a_slip_is_what_normal_rows_hold(kind, slip):
+    """Of a cell far out an autoencoder makes something far out in all columns."""
+    normal = np.column_stack([NORMAL, np.full(len(NORMAL), 7.0)])
+    detector = kind(**FAST).fit(normal)
+    rows = normal[:3].copy()
+    rows[:, 1] = normal[:, 1].max() * slip
+    found = detector.explain(rows)
+    expected = np.asarray(found.expected, dtype=np.float64)
+    margin = 1e-5 * np.ptp(normal, axis=0)
+    assert (expected >= normal.min(0) - margin).all()
+    assert (expected <= normal.max(0) + margin).all()
+    if slip >= 100:
+        assert [found.top(i, 1)[0][0] for i in range(3)] == ["1"] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -501,3 +502,24 @@ def test_gradnorm_is_the_length_that_autograd_finds() -> None:
     scores = ag.GradNorm(target=target, random_state=0).fit(TABLE.astype(np.float32)).anomaly_score(rows)
     found = per_sample(target, rows, want="full").full.abs().sum(1)
     np.testing.assert_allclose(-scores, found.double().numpy(), rtol=1e-4)
+
+
+def test_references_without_a_known_anomaly_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"ranks little better than chance: fit\(X, y\) with some known"):
+        GradReferences(epochs=1, random_state=0).fit(TABLE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GradReferences(epochs=1, random_state=0).fit(TABLE, np.arange(40) < 3)
+
+
+def test_an_interrupted_fit_does_not_go_on_with_another_patience(tmp_path: Path) -> None:
+    def stop(_: str, told: Any) -> None:
+        if told["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    kept = {"epochs": 6, "random_state": 0, "checkpoint": tmp_path / "c"}
+    with pytest.raises(KeyboardInterrupt):
+        GradNeighbours(**kept, patience=None, progress=stop).fit(TABLE)
+    with pytest.raises(ValueError, match="left by a fit with other data or settings"):
+        GradNeighbours(**kept, patience=1).fit(TABLE)
+    assert len(GradNeighbours(**kept, patience=None).fit(TABLE).history_) == 6

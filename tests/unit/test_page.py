@@ -68,6 +68,27 @@ def test_the_band_holds_as_often_as_it_says():
     assert 0.93 < np.mean(held) < 0.99
 
 
+@pytest.mark.parametrize("several", [2, 4, 12])
+def test_the_band_holds_where_scores_are_equal_too(several):
+    """As those of a table of categories, whose p values are the highest of those that equal scores share."""
+    outside, tied = [], []
+    for seed in range(100):
+        drawn = np.random.default_rng(seed)
+        calibration = Calibration(drawn.integers(several, size=99).astype(float))
+        scores = drawn.integers(several, size=300).astype(float)
+        given = Scored(
+            scores=scores, p=calibration.p_values(scores), alarms=calibration.detect(scores, alpha=0.05),
+            rule={"alpha": 0.05}, calibration=calibration, titles=[],
+        )  # fmt: skip
+        found = p_values(given)
+        assert found.normal.sum() == 300
+        outside.append(found.outside / len(found.normal))
+        tied.append(found.tied)
+    assert np.mean(outside) < 0.07
+    assert np.median(tied) == 300
+    assert p_values(scored(m=99)).tied == 0
+
+
 def test_chunks_cover_all_rows_and_few_rows_are_not_compared():
     given = scored()
     found = chunks(given)

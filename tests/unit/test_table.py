@@ -472,11 +472,47 @@ def test_a_category_without_a_value_in_the_fit_takes_whatever_comes():
         np.testing.assert_array_equal(table.transform(empty.with_columns(a=pl.Series(cells)))[:, 0], 1)
 
 
-@pytest.mark.parametrize("dates", [["2026-11-30", "2026-12-01 10:00"], ["30.11.2026", "1/12/2026"]])
+@pytest.mark.parametrize(
+    "dates",
+    [
+        ["2026-11-30", "2026-12-01 10:00"], ["30.11.2026", "1/12/2026"], ["11/30/26", "1/2/26"],
+        ["30-Nov-2026", "1 december 26"], ["2026/11/30", "30-11-2026"], ["10:05", "9:30:00"],
+    ],
+)  # fmt: skip
 def test_dates_as_text_are_told(dates):
-    frame = pl.DataFrame({"day": dates * 10, "x": np.arange(20.0)})
-    with pytest.warns(UserWarning, match="column 'day' holds dates as text, such as"):
-        assert len(Table().fit(frame).names_out) == 4
+    days = dates * 10 + ["-"]  # one cell that is none
+    frame = pl.DataFrame({"day": days, "x": np.arange(21.0) % 7})
+    with pytest.warns(UserWarning, match="column 'day' holds dates or times as text, such as"):
+        assert len(Table().fit(frame).names_out) == 5
+
+
+@pytest.mark.parametrize(
+    "codes", [["10-4711", "20-4712"], ["1.2", "1.3.4"], ["a 10:05", "b"], ["2026", "2027"]]
+)
+def test_codes_are_no_dates(codes):
+    frame = pl.DataFrame({"code": pl.Series(codes * 10, dtype=pl.String), "x": np.arange(20.0) % 7})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Table().fit(frame)
+
+
+@pytest.mark.parametrize("cell", ["x", "#N/A!", "12 or so"])
+def test_one_cell_that_is_no_number_does_not_make_categories_of_numbers(cell):
+    def fitted(cells):
+        frame = pl.DataFrame({"n": [*map(str, cells), cell], "x": np.arange(len(cells) + 1.0) % 7})
+        return len(Table().fit(frame).names_out)
+
+    said = rf"column 'n' holds numbers but for 1 of 51 cells, '{cell}' first"
+    with pytest.raises(ValueError, match=rf"{said}: write a number there, or leave the cell empty"):
+        fitted(np.arange(50) / 4)
+    with pytest.warns(UserWarning, match=rf"{said}; they are taken for 11 categories.* If they are amounts"):
+        assert fitted(np.arange(50) % 10) == 13  # whole numbers may be codes
+
+
+def test_words_for_an_empty_cell_among_numbers_are_named():
+    frame = pl.DataFrame({"n": [*map(str, range(50)), "#N/A"], "x": np.arange(51.0) % 7})
+    with pytest.raises(ValueError, match="column 'n' holds numbers and '#N/A', which seems to stand for an"):
+        Table().fit(frame)
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])

@@ -64,8 +64,8 @@ def _measure(cell: Cell, entrant: Entrant, line: Line) -> Line:
     before = _restart_peak()
     began, cpu = time.perf_counter(), time.process_time()
     fitted = entrant.fit(rows, known, seed=cell.seed, **cell.settings)
-    if not isinstance(fitted, Fitted) or not fitted.scores:
-        given = "no scores were" if isinstance(fitted, Fitted) else f"a {type(fitted).__name__} was"
+    if not isinstance(fitted, Fitted) or "score" not in fitted.scores:
+        given = "no 'score' was" if isinstance(fitted, Fitted) else f"a {type(fitted).__name__} was"
         raise ValueError(f"{given} given; wanted is Fitted({{'score': rows -> one number a row}})")
     weights = None if fitted.weights is None else index(fitted.weights)  # of NumPy's kinds of integers, too
     cost = {
@@ -73,7 +73,8 @@ def _measure(cell: Cell, entrant: Entrant, line: Line) -> Line:
         "cpu_seconds": round(time.process_time() - cpu, 3),
     }
     began = time.perf_counter()
-    scores = {name: np.asarray(score(split.test)) for name, score in fitted.scores.items()}
+    # Each on rows of its own, which it may write over.
+    scores = {name: np.asarray(score(split.test.copy())) for name, score in fitted.scores.items()}
     cost["score_seconds"] = round(time.perf_counter() - began, 4)
     found = {name: measures(values, split) for name, values in scores.items()}
     peak = _peak()

@@ -46,6 +46,7 @@ def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = Non
     if table is None:
         return []
     n = number_of_rows(X)
+    normal = None if normal is None else np.asarray(normal)
     if normal is not None and (normal.dtype != bool or normal.shape != (n,)):
         raise ValueError(
             f"normal is of type {normal.dtype} and shape {normal.shape}; one boolean a row is wanted, shape "

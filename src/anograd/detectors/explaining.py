@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from anograd.detectors.parts import Parts
 from anograd.detectors.precise import at_home, precise
 from anograd.detectors.rows import Encoder
 from anograd.explain import Explanation, contributions, nearest, patches, spread
+from anograd.table import Table
 
 if TYPE_CHECKING:
     from anograd.detectors.base import Detector
@@ -75,21 +77,25 @@ def _expected(detector: Detector, rows: Tensor, others: Tensor | None) -> Tensor
             "real numbers can be explained"
         )
     found = None if others is None else others[_nearest_row(rows, others)]
-    if found is None:
-        found = (
-            _in_batches(detector, detector._expected)(rows)
-            if detector._expected(rows[:1]) is not None
-            else None
-        )
+    table = detector.encoder_.table
+    if found is None and detector._expected(rows[:1]) is not None:
+        # Of a cell far out an autoencoder makes something far out, in all columns.
+        near = rows if table is None else rows.clamp(-1, 2)
+        found = _in_batches(detector, detector._expected)(near)
+        found = found if table is None else torch.minimum(found.clamp_min(0), _highest(table).to(found))
     if found is None:
         raise ValueError(
             "the network does not reconstruct its input, so nothing tells what a normal row would be: "
             "give normal rows, detector.explain(X, normal=X_train)"
         )
-    table = detector.encoder_.table
     if table is not None:
         found = torch.from_numpy(settle(table, found.float().cpu().numpy())).to(rows)
     return found.to(rows)
+
+
+def _highest(table: Table) -> Tensor:
+    """Return the highest number that normal rows have in each encoded column: 1, or 0 where all are alike."""
+    return torch.tensor([0.0 if j in table.constant else 1.0 for j in table.origin])
 
 
 def _groups(encoder: Encoder, rows: Tensor, patch: int | None) -> Tensor:
@@ -99,8 +105,8 @@ def _groups(encoder: Encoder, rows: Tensor, patch: int | None) -> Tensor:
     shape = rows.shape[1:]
     if patch is None:
         patch = max(PATCH, -(-max(shape[1:], default=1) // ALONG))
-    if patch < 1:
-        raise ValueError(f"patch={patch}: a side of 1 pixel or more is wanted")
+    if isinstance(patch, bool) or not isinstance(patch, Integral) or patch < 1:
+        raise ValueError(f"patch={patch!r}: a side of 1 pixel or more is wanted, a whole number")
     return patches(shape, patch) if len(shape) > 2 else torch.arange(shape.numel()).reshape(shape)
 
 

@@ -242,7 +242,8 @@ class PostHocDetector(NetworkDetector):
             epochs=self.epochs, batch_size=int(self.batch_size), learning_rate=self.learning_rate,
             keep="reconstruction", patience=self.patience,
         )  # fmt: skip
-        settings = [int(self.batch_size), self.learning_rate, self.network_, seed, list(x.shape)]
+        kept = (int(self.batch_size), self.learning_rate, self.patience)
+        settings = [*kept, self.network_, seed, list(x.shape)]
         told = digest(settings, chain(in_turn(x, READ_AT_ONCE), in_turn(held, READ_AT_ONCE)))
         with observer(self.progress, self.epochs) as observe:
             trained = train(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from anograd.detectors.gradient import PostHocDetector
 from anograd.detectors.paper import Paper
 from anograd.score import ReferenceGap
+from anograd.spill import Rows
 
 
 class GradReferences(PostHocDetector):
@@ -16,8 +18,8 @@ class GradReferences(PostHocDetector):
 
     The cosine of a row's gradient with the mean gradient of known anomalies, less that with the mean
     gradient of normal rows, over the parameters in which the two kinds lie apart. Nothing is trained on the
-    labels but a mean, so a handful will do. Without any, only the normal reference counts. Parameters and
-    attributes are those of `GradDensity`.
+    labels but a mean, so a handful will do. Without any, only the normal reference counts, which ranks little
+    better than chance, and a warning says so. Parameters and attributes are those of `GradDensity`.
 
     Notes
     -----
@@ -57,9 +59,20 @@ class GradReferences(PostHocDetector):
             "anomalies of kinds that nobody has labelled may look like neither reference",
             "labelled anomalies on opposite sides of the normal rows cancel in their mean gradient",
             "one labelled anomaly far beyond all others, by a mistyped cell, is most of their mean gradient",
-            "without known anomalies it is the cosine of GradCon without GradCon's training",
+            "without known anomalies it is the cosine of GradCon without GradCon's training, which ranks "
+            "little better than chance, on some tables worse",
         ),
     )
+
+    def _refer(self, rows: Rows, train_rows: Tensor, known: Tensor) -> None:
+        if not len(known):
+            warnings.warn(
+                "no anomaly is known, and the cosine with normal rows' mean gradient alone ranks little "
+                "better than chance: fit(X, y) with some known ones, or take GradCon, GradDensity or "
+                "GradScoreTest",
+                stacklevel=5,
+            )
+        super()._refer(rows, train_rows, known)
 
     def _score(self, columns: int) -> nn.Module:
         return ReferenceGap(columns, anomalies=self.known_ > 0)

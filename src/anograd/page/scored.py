@@ -213,6 +213,8 @@ class PValues:
         The same of anomalies.
     expected, low, high : ndarray, (b,)
         Mean and central 95 % of what the normal rows would give, were they like the calibration rows.
+    tied : int
+        Rows that score as some calibration rows do, and were spread by lot over the p values they share.
     """
 
     edges: Floats
@@ -221,6 +223,7 @@ class PValues:
     expected: Floats
     low: Floats
     high: Floats
+    tied: int
 
     @property
     def outside(self) -> int:
@@ -232,7 +235,8 @@ def p_values(scored: Scored) -> PValues:
     """Return the p values counted, with what is usual under exchangeability.
 
     All p values refer to the same m calibration rows, so that counts scatter more than binomial ones: those
-    of n normal rows in a bin of k of the m + 1 levels are beta-binomial(n, k, m + 1 - k).
+    of n normal rows in a bin of k of the m + 1 levels are beta-binomial(n, k, m + 1 - k). That is so where no
+    scores are equal, as those of a table of a few categories are; of equal ones lots are drawn.
 
     Parameters
     ----------
@@ -240,7 +244,9 @@ def p_values(scored: Scored) -> PValues:
     """
     m = len(scored.calibration.scores)
     bins = min(BINS, m + 1)
-    level = np.rint(scored.p * (m + 1)).astype(np.int64)  # 1 to m + 1
+    equal = scored.calibration.equals(scored.scores)
+    # 1 to m + 1; that of the p value is the highest of those that equal scores share.
+    level = np.rint(scored.p * (m + 1)).astype(np.int64) - np.random.default_rng(0).integers(equal + 1)
     starts = np.arange(bins + 1) * (m + 1) // bins  # levels up to which a bin reaches
     place = np.searchsorted(starts, level, side="left") - 1
     inside = np.diff(starts)
@@ -255,6 +261,7 @@ def p_values(scored: Scored) -> PValues:
         expected=n * inside / (m + 1),
         low=low,
         high=high,
+        tied=int(np.count_nonzero(equal)),
     )
 
 
