@@ -179,7 +179,7 @@ def test_images_are_explained_pixel_by_pixel():
     assert corner > 0.5 * np.clip(found.features[0], 0, None).sum()
     assert found.names == ()
     for patch in (0, 2.5, "a", True):
-        with pytest.raises(ValueError, match=f"patch={patch!r}: a side of 1 pixel or more is wanted, a whole"):
+        with pytest.raises(ValueError, match=f"patch={patch!r}: a side of 1 pixel or more is wanted"):
             detector.explain(odd, patch=patch)
 
 
