@@ -35,7 +35,7 @@ def check_csv(head: bytes, name: str) -> None:
     Warns
     -----
     UserWarning
-        The names are numbers, as in a file without any.
+        The names are numbers, as in a file without any, or hold what may stand between columns.
     """
     if (kind := OTHER.get(head[:4])) is not None:
         raise ValueError(
@@ -56,6 +56,13 @@ def check_csv(head: bytes, name: str) -> None:
             raise ValueError(
                 f"{name} has {separator!r} between its columns, and commas are wanted: polars.read_csv(FILE, "
                 f"separator={separator!r}).write_csv('commas.csv'), decimal_comma=True for numbers like 1,5"
+            )
+        if separator.encode() in names and b'"' not in names:
+            warnings.warn(
+                f"{name} has {separator!r} within the names of its columns; if that is what stands between "
+                f"them: polars.read_csv(FILE, separator={separator!r}).write_csv('commas.csv')",
+                UserWarning,
+                stacklevel=3,
             )
     if (ended or len(head) < HEADER) and _is_row(called := header(names + ended, name)):
         warnings.warn(

@@ -324,7 +324,7 @@ class Calibration:
 
 def level(rate: Any) -> Any:
     """Return what a p value may be at most: the rate, with room for rounding, as 1 - 0.9 is not quite 0.1."""
-    return np.float64(rate) * (1 + 1e-9)
+    return (float(rate) if isinstance(rate, np.floating) else rate) * (1 + 1e-9)
 
 
 def _ceilings(scores: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:

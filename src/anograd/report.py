@@ -378,7 +378,8 @@ def _rows(manifest: dict[str, Any], stored: Stored) -> list[str]:
     state = stored.table.state()
     names = state["names_in"] or [str(j) for j in range(state["n_in"])]
     columns = [
-        name + (" (category)" if kind == "category" else "")
+        (name if name and name == name.strip() else repr(name))
+        + (" (category)" if kind == "category" else "")
         for name, kind in zip(names, state["kinds"], strict=True)
     ]
     shown = ", ".join(columns[:40]) + (f", ... {len(columns) - 40} more" if len(columns) > 40 else "")

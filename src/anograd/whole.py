@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import uuid
@@ -72,6 +73,8 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
         fresh = _beside(target)
         try:
             with fresh.open("xb") as file:
+                if target.exists():
+                    _take_mode(target, fresh)
                 claim(file.fileno())
                 yield file
                 file.flush()
@@ -161,11 +164,14 @@ def filled_whole(target: Path) -> Iterator[Path]:
     ----------
     target : Path
         Absolute. Parents are made. Where the system can, the two folders change names in one step, so that
-        there is a whole one under the name at every moment.
+        there is a whole one under the name at every moment. Who may read the earlier one, folder and files,
+        may read this one.
     """
     clear(target)
     fresh = _beside(target)
     fresh.mkdir(parents=True)
+    usual = stat.S_IMODE(fresh.stat().st_mode)
+    fresh.chmod(stat.S_IRWXU)  # until it is full, and its files are as private as they were
     with contextlib.ExitStack() as stack:
         stack.callback(
             shutil.rmtree, fresh, ignore_errors=True
@@ -177,6 +183,9 @@ def filled_whole(target: Path) -> Iterator[Path]:
         yield fresh
         for path in fresh.iterdir():
             sync(path)
+            if (target / path.name).is_file():
+                _take_mode(target / path.name, path)
+        fresh.chmod(stat.S_IMODE(target.stat().st_mode) if target.is_dir() else usual)
         sync(fresh)
         _put(fresh, target)
         sync(target.parent)
@@ -222,6 +231,12 @@ def sync(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _take_mode(earlier: Path, fresh: Path) -> None:
+    """Let those read and write what is new who may do so with what it replaces."""
+    with contextlib.suppress(OSError):  # a disk without modes
+        fresh.chmod(stat.S_IMODE(earlier.stat().st_mode))
 
 
 def _beside(target: Path) -> Path:

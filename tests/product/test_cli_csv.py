@@ -9,7 +9,7 @@ import numpy as np
 import pandas
 import polars as pl
 import pytest
-from tests.product.conftest import fails, works
+from tests.product.conftest import fails, run, works
 
 import anograd as ag
 
@@ -205,3 +205,27 @@ def test_a_boolean_is_spelt_as_what_is_expected_of_it(tmp_path):
     (_, paid) = json.loads((tmp_path / "why.json").read_text())[0]["features"]
     assert paid["given"] == "False"
     assert paid["expected"] in ("True", "False")
+
+
+def test_a_semicolon_file_with_a_comma_in_a_name_is_told_of(tmp_path):
+    draw = np.random.default_rng(0)
+    rows = [f"{price // 100},{price % 100:02d};{n}" for price, n in draw.integers(100, 900, (80, 2))]
+    (tmp_path / "x.csv").write_text("\n".join(["Preis, EUR;Menge", *rows]) + "\n")
+    (tmp_path / "quoted.csv").write_text(
+        "\n".join(['a,"b; in EUR"', *(row.replace(";", ".") for row in rows)])
+    )
+    said = "has ';' within the names of its columns; if that is what stands between them: polars.read_csv"
+    assert said in run("fit", tmp_path / "x.csv", "-o", tmp_path / "m", *FIT).stderr
+    assert said not in works("fit", tmp_path / "quoted.csv", "-o", tmp_path / "m2", *FIT).stderr
+
+
+def test_parquet_files_are_those_of_the_folder_as_it_is_called(tmp_path):
+    """A pattern has * and ?; brackets are part of a name."""
+    rows = pl.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), schema=["a ", "a"])
+    for name, count in (("day[1]", 30), ("day1", 60)):
+        (tmp_path / name).mkdir()
+        rows[:count].write_parquet(tmp_path / name / "x.parquet")
+    works("fit", tmp_path / "day1", "-o", tmp_path / "m", *FIT)
+    works("score", tmp_path / "m", f"{tmp_path}/day[1]/*.parquet", "-o", tmp_path / "s.csv")
+    assert len(pl.read_csv(tmp_path / "s.csv")) == 30
+    assert "table of 2 columns, encoded as 2 numbers: 'a ', a" in works("info", tmp_path / "m").stdout

@@ -77,3 +77,15 @@ def test_a_shell_completes_commands_at_once_and_their_options(typed, wanted, loa
     text = said(_ANOGRAD_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1))
     assert wanted in text.splitlines()
     assert ("'torch'" in text) is loaded
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_what_comes_before_a_command_ends_in_one_line_where_it_cannot_be_printed(word):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "anograd", word], stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert done.stderr == "error: No space left on device\n"
+    assert done.returncode == 1

@@ -234,3 +234,11 @@ def test_a_rate_that_rounding_made_smaller_counts_as_the_rate(m, percent):
         warnings.simplefilter("ignore")  # of a rate that no score reaches
         np.testing.assert_array_equal(normal.detect(new, alpha=rate), normal.detect(new, alpha=percent / 100))
     assert normal.threshold(rate) == normal.threshold(percent / 100)
+
+
+def test_a_rate_in_single_precision_is_compared_as_it_is():
+    """A float32 of 0.01 is a little less, so that of 99 rows none can reach it, and a warning says so."""
+    calibration = Calibration(np.arange(99.0))
+    with pytest.warns(UserWarning, match=r"alpha=0.01 raises no alarm"):
+        assert not calibration.detect([1e3], alpha=np.float32(0.01)).any()
+    assert calibration.detect([1e3], alpha=np.float32(0.02)).all()

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,42 @@ def test_a_folder_that_lost_its_name_gets_it_back(tmp_path):
     target.mkdir()
     clear(target)  # killed after them
     assert os.listdir(tmp_path) == ["name"]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_was_private_stays_so_when_it_is_replaced(tmp_path):
+    path, link = tmp_path / "report.html", tmp_path / "link.html"
+    write_whole(path, b"earlier")
+    path.chmod(0o600)
+    link.symlink_to(path)
+    write_whole(link, b"now")
+    assert path.read_bytes() == b"now"
+    assert mode(path) == 0o600
+    seen = []
+    with whole.written_whole(path) as file:
+        file.write(b"half of it")
+        file.flush()
+        seen += [mode(one) for one in tmp_path.iterdir() if one.name.startswith(".")]
+    assert seen == [0o600]
+
+
+def test_a_private_folder_stays_so_and_a_new_one_goes_by_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with filled_whole(tmp_path / "model") as fresh:
+            assert mode(fresh) == 0o700
+            (fresh / "weights").write_bytes(b"1")
+    finally:
+        os.umask(before)
+    assert (mode(tmp_path / "model"), mode(tmp_path / "model" / "weights")) == (0o750, 0o640)
+    (tmp_path / "model").chmod(0o700)
+    (tmp_path / "model" / "weights").chmod(0o600)
+    with filled_whole(tmp_path / "model") as fresh:
+        (fresh / "weights").write_bytes(b"2")
+        (fresh / "table").write_bytes(b"new")
+    assert (tmp_path / "model" / "weights").read_bytes() == b"2"
+    assert mode(tmp_path / "model") == 0o700
+    assert mode(tmp_path / "model" / "weights") == 0o600

@@ -52,6 +52,11 @@ def function(name: str) -> Callable[..., None]:
 class Commands(TyperGroup):
     """The commands, where an expected error is one line on stderr and an exit code."""
 
+    def make_context(self, info_name: str | None, args: list[str], *given: Any, **more: Any) -> Any:
+        """Read the words before a command; help is printed here."""
+        with ending(list(args), "--debug" in args):
+            return super().make_context(info_name, args, *given, **more)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         with ending(ctx.args, bool(ctx.find_root().params.get("debug"))):

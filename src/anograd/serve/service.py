@@ -217,7 +217,8 @@ class Service:
         try:
             rows, content = await asyncio.wait_for(future, self.limits.seconds)
         except TimeoutError:  # what has begun ends by itself, what has not never begins
-            why = "these rows take longer: send fewer" if begun else "other requests are before it: try again"
+            longer = "these rows take longer: send fewer, or serve with a larger --seconds"
+            why = longer if begun else "other requests are before it: try again"
             raise Problem(
                 413 if begun else 429, f"no answer within {self.limits.seconds:g} seconds; {why}"
             ) from None
