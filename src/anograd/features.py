@@ -145,7 +145,6 @@ def read_activations(
     references: References = (),
     sketch: Sketch = ALIKE,
     layers: Collection[str] | None = None,
-    memory: str | int = "1GiB",
 ) -> Features:
     """Return the same of the inputs of the chosen layers, which a forward pass alone shows.
 
@@ -162,21 +161,8 @@ def read_activations(
         gradient.
     layers : collection of str, optional
         As for `activations`.
-    memory : str or int, default "1GiB"
     """
-    pieces = [
-        _shown(*activations(target, rows, layers), kind, unit, references, sketch)
-        for rows in torch.split(x, plan(target, x).chunk(memory))
-    ]
-    if len(pieces) == 1:
-        return pieces[0]
-    loss, values = (torch.cat([getattr(one, name) for one in pieces]) for name in ("loss", "values"))
-    return Features(loss, values, pieces[0].widths)
-
-
-def _shown(
-    loss: Tensor, found: dict[str, Tensor], kind: str, unit: bool, references: References, sketch: Sketch
-) -> Features:
+    loss, found = activations(target, x, layers)
     columns = []
     if kind == "cosine":
         for reference in references:
@@ -194,6 +180,24 @@ def _shown(
             value = value @ p.T
         columns.append(value)
     return Features(loss, torch.cat(columns, dim=1), tuple(one.shape[1] for one in columns))
+
+
+def within_memory(read: Reader, target: Target, x: Tensor, memory: str | int) -> Features:
+    """Return what a reader makes of rows, of so many at once as a plan of the network says.
+
+    Parameters
+    ----------
+    read : callable
+        Rows to their features.
+    target : Target
+    x : torch.Tensor, (n, ...)
+    memory : str or int
+    """
+    pieces = [read(rows) for rows in torch.split(x, plan(target, x).chunk(memory))]
+    if len(pieces) == 1:
+        return pieces[0]
+    loss, values = (torch.cat([getattr(one, name) for one in pieces]) for name in ("loss", "values"))
+    return Features(loss, values, pieces[0].widths)
 
 
 def mean_activation(

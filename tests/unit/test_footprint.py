@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from anograd import Target, plan
-from anograd.features import read_activations
+from anograd.features import read_activations, within_memory
 
 IMAGES = torch.rand(6, 1, 16, 16)
 ACTIVATION = 4 * 32 * 16 * 16  # bytes a row
@@ -56,7 +56,7 @@ def test_memory_bounds_the_rows_that_show_their_activations(kind: str) -> None:
     whole = read_activations(target, IMAGES, kind)
     budget = 2 * plan(target, IMAGES).bytes_a_row
     seen.clear()
-    found = read_activations(target, IMAGES, kind, memory=budget)
+    found = within_memory(lambda x: read_activations(target, x, kind), target, IMAGES, budget)
     assert max(seen) == 2
     torch.testing.assert_close(found.values, whole.values)
     torch.testing.assert_close(found.loss, whole.loss)

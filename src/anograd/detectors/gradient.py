@@ -32,6 +32,7 @@ from anograd.features import (
     mean_activation,
     read_activations,
     read_gradients,
+    within_memory,
 )
 from anograd.gradients import Sketch
 from anograd.gradients.served import parse_memory
@@ -175,11 +176,13 @@ class PostHocDetector(NetworkDetector):
         )  # fmt: skip
 
     def _shown(self, rows: Tensor) -> Features:
-        rows = self._precise(rows)
-        return read_activations(
-            self.target_, rows, self.representation, unit=self.unit, references=self.twin_references_,
-            sketch=self.sketch_, layers=self.shown_, memory=self.memory,
-        )  # fmt: skip
+        def read(some: Tensor) -> Features:
+            return read_activations(
+                self.target_, some, self.representation, unit=self.unit, references=self.twin_references_,
+                sketch=self.sketch_, layers=self.shown_,
+            )  # fmt: skip
+
+        return within_memory(read, self.target_, self._precise(rows), self.memory)
 
     @torch.no_grad()
     def _scored(self, score: nn.Module, features: Features) -> Tensor:

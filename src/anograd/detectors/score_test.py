@@ -249,9 +249,8 @@ class GradScoreTest(PostHocDetector):
     def _shown_by(self, target: Target, rows: Tensor) -> Features:
         """Return what a copy of the network shows of rows, both in its precision."""
         return read_activations(
-            target, rows, self.representation, unit=self.unit, sketch=self.sketch_, layers=self.shown_,
-            memory=self.memory,
-        )  # fmt: skip
+            target, rows, self.representation, unit=self.unit, sketch=self.sketch_, layers=self.shown_
+        )
 
     @torch.no_grad()
     def _joined(self, statistic: Tensor, loss: Tensor) -> Tensor:
