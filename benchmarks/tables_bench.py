@@ -179,6 +179,7 @@ REGIMES: tuple[tuple[str, str, dict[str, Any], bool, str], ...] = (
     ("adbench", "adbench", {"labelled": 0.05}, False, "ADBench, contaminated, 5 % labelled"),
     ("adbench", "adbench", {"labelled": 0.05}, True, "the same, without sets that settings were chosen on"),
     ("adbench", "adbench", {"labelled": 0.0}, False, "ADBench, contaminated, no labels"),
+    ("adbench", "adbench", {"labelled": 0.0}, True, "the same, without sets that settings were chosen on"),
     ("r2ad2", "r2ad2", {"transfer": None}, False, "R2-AD2, clean, 100 known anomalies"),
     ("r2ad2", "r2ad2", {"transfer": True}, False, "R2-AD2, clean, known anomalies of some kinds only"),
     ("gradcon", "one-class", {}, False, "GradCon, clean, one class of images, 30 epochs"),

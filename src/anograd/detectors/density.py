@@ -15,7 +15,7 @@ class GradDensity(PostHocDetector):
     """Scores rows by how unlikely the lengths of their gradients are, layer by layer, high = anomalous.
 
     The logarithm of each parameter's squared gradient length is taken as normally distributed over normal
-    rows; the score is the negative log density. The cheapest of the gradient scores, and often a strong one.
+    rows; the score is the negative log density. On tables it often ranks below the reconstruction error.
 
     Parameters
     ----------
@@ -92,6 +92,7 @@ class GradDensity(PostHocDetector):
         differences=("an autoencoder's reconstruction error in place of a negative log likelihood",),
         limits=(
             "lengths alone are read, so where a gradient points goes unseen",
+            "on 12 of 16 tables it ranked below the network's loss alone",
             "known anomalies are left out of training, not learned from",
         ),
     )

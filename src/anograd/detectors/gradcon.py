@@ -173,7 +173,8 @@ class GradCon(NetworkDetector):
             "the VAE's KL term is divided by the number of pixels, to match a mean reconstruction loss",
         ),
         limits=(
-            "the cosine becomes useful only after tens of epochs",
+            "from the published start the cosine needs tens of epochs to become useful",
+            "on tables it ranks no better than the reconstruction error",
             "known anomalies are left out of training, not learned from",
         ),
     )

@@ -54,7 +54,10 @@ class GraN(PostHocDetector):
             "where no anomaly is known, Gaussian noise in the range of the rows stands in, or integers mixed "
             "between rows",
         ),
-        limits=("lengths alone are read, so where a gradient points goes unseen",),
+        limits=(
+            "lengths alone are read, so where a gradient points goes unseen",
+            "with few labels and anomalies hidden among the rows it ranked below an isolation forest",
+        ),
     )
 
     def _score(self, columns: int) -> nn.Module:

@@ -170,8 +170,8 @@ class GradScoreTest(PostHocDetector):
 
         All of F, of a projection of the first decoder kernel's gradient to 2,048 numbers, and the same of
         the kernel's inputs. With ``target="rotations"`` that of the classifier's last kernel, too: better
-        for pictures of things that have an up and a down, with training four times as long. Chosen on
-        Fashion-MNIST; docs/benchmarks.md has what both bring there and elsewhere.
+        for pictures of things that have an up and a down, with training five times as long and more.
+        Chosen on Fashion-MNIST; docs/benchmarks.md has what both bring there and elsewhere.
         """
         chosen: dict[str, Any] = {
             "fisher": "blocks", "direction": False, "ridge": 1e-4, "size": 2048,
@@ -181,12 +181,12 @@ class GradScoreTest(PostHocDetector):
 
     @classmethod
     def for_tables(cls, **changes: Any) -> Self:
-        """Return a detector for tables, of columns that do not go together; `changes` override its settings.
+        """Return a detector for tables whose columns hang together; `changes` override its settings.
 
         A network tells in which cell of its range each hidden column lies, from those that are shown; all of
         F is taken of the gradient at the last layer's bias, that is of how wrong each cell's probability was.
-        Of some 10,000 rows that takes half a minute. docs/benchmarks.md has where it ranks better than other
-        detectors, and where it does not.
+        Of some 10,000 rows of six columns that takes half a minute, of a hundred columns more.
+        docs/benchmarks.md has where it ranks better than other detectors, and where it does not.
         """
         chosen: dict[str, Any] = {
             "target": "masked", "fisher": "projected", "direction": False, "size": 2048, "batch_size": 256,
