@@ -301,8 +301,10 @@ class Calibration:
         m, n = len(self.scores), len(p)
         if not alarms.any() and n / (m + 1) > fdr:
             # j rows at the smallest p value have the adjusted p value n / (j * (m + 1)).
-            least = int(np.ceil(n / (m + 1) / fdr - 1e-9))
-            possible = f"at least {least} of the {n} rows above all of them" if least <= n else "more of them"
+            least = np.ceil(n / (m + 1) / fdr - 1e-9)
+            possible = (
+                f"at least {least:.0f} of the {n} rows above all of them" if least <= n else "more of them"
+            )
             warnings.warn(
                 f"fdr={fdr:g} raises no alarm: with m = {m} calibration rows it needs {possible} (smallest "
                 f"p value {1 / (m + 1):.4g}); {MORE_ROWS}, or take a larger fdr or alpha=",

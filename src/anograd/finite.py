@@ -43,7 +43,9 @@ class Flaw:
         return cls(row, tuple(place), kind, int(bad.sum()))
 
 
-def refuse(flaws: Sequence[Flaw], columns: Sequence[str] | None = None, among: str = "in all") -> None:
+def refuse(
+    flaws: Sequence[Flaw], columns: Sequence[str] | None = None, among: str = "in all", raw: bool = False
+) -> None:
     """Return nothing where there is no flaw; else raise an error that names the first one.
 
     Parameters
@@ -54,6 +56,8 @@ def refuse(flaws: Sequence[Flaw], columns: Sequence[str] | None = None, among: s
         Column names of a table, for the message.
     among : str
         What their count refers to.
+    raw : bool
+        Whether the rows are handed over as they are, and nothing can fill them.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def refuse(flaws: Sequence[Flaw], columns: Sequence[str] | None = None, among: s
     if len(first.place) == 1:
         column = first.place[0]
         where += f", column {column}" + (f" ({columns[column]!r})" if columns is not None else "")
-        fill = ", or fill them: missing='impute' replaces NaN, never infinity"
+        fill = ", or fill them" + (": missing='impute' replaces NaN, never infinity" if not raw else "")
     elif first.place:
         where += f", channel {first.place[0]}, pixel {first.place[1:]}"
     raise ValueError(
@@ -76,13 +80,15 @@ def refuse(flaws: Sequence[Flaw], columns: Sequence[str] | None = None, among: s
     )
 
 
-def check_finite(array: NDArray[Any]) -> None:
+def check_finite(array: NDArray[Any], raw: bool = False) -> None:
     """Return nothing when every number is finite; else raise an error that names the first cell that is not.
 
     Parameters
     ----------
     array : ndarray (n, ...)
         A table or images; integers and booleans pass at once.
+    raw : bool
+        As for `refuse`.
 
     Raises
     ------
@@ -90,4 +96,4 @@ def check_finite(array: NDArray[Any]) -> None:
         Says row and column (or channel and pixel), the count of such cells, and the remedy.
     """
     flaw = Flaw.find(array)
-    refuse([flaw] if flaw is not None else [])
+    refuse([flaw] if flaw is not None else [], raw=raw)

@@ -89,7 +89,7 @@ def predicted(output: Tensor, x: Tensor) -> Tensor:
     return F.cross_entropy(output, _check_logits(output).argmax(1), reduction="none")
 
 
-OF_PROBABILITIES = (bce, vae, vae_reconstruction)
+OF_PROBABILITIES, OF_LOGITS = (bce, vae, vae_reconstruction), (uniform, confounding, predicted)
 LOSSES: dict[str, Loss] = {
     "mse": mse,
     "bce": bce,
@@ -121,12 +121,20 @@ def resolve(loss: str | Loss) -> Loss:
     return LOSSES[loss]
 
 
-def refuse_logits(loss: Loss, output: Any) -> None:
-    """Raise ValueError for outputs beyond 0..1 of a loss of `OF_PROBABILITIES`, which would clip them."""
+def refuse_outputs(loss: Loss, output: Any) -> None:
+    """Raise ValueError for logits where a loss takes probabilities, and would clip them, and the reverse."""
     output = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(output, Tensor):
         return  # which the loss refuses
     low, high = float(output.min()), float(output.max())
+    if loss in OF_LOGITS:
+        sums = output.flatten(1).sum(1)
+        if low >= 0 and high <= 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+            raise ValueError(
+                f"the network gives numbers from 0 to 1 that sum to 1, probabilities, but the loss "
+                f"{loss.__name__!r} takes logits: adopt the network without its last nn.Softmax()"
+            )
+        return
     if low < -BEYOND or high > 1 + BEYOND:
         raise ValueError(
             f"the network gives numbers from {low:.4g} to {high:.4g}, but the loss {loss.__name__!r} takes "

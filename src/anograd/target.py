@@ -263,7 +263,7 @@ def _put_back(attributes: dict[str, Any], held: dict[str, tuple[Any, Any]]) -> N
 
 def output_of(target: Target, x: Tensor) -> Any:
     """Return what the network makes of rows; it may take gradients itself. Call it in `forward_pass`."""
-    with standing_in(target, detached(target)), torch.enable_grad(), _default_of_caller(target):
+    with standing_in(target, detached(target)), torch.enable_grad(), _SINGLE.but_for(target):
         return target.module(x.clone())
 
 
@@ -277,7 +277,7 @@ def losses(target: Target, x: Tensor, autocast: torch.dtype | None = None) -> Te
     """Return the loss of each row. Call it in `standing_in`: the loss may use the network once more."""
     # Without a cache each use of a weight is seen as one.
     lower = torch.autocast(x.device.type, autocast, cache_enabled=False) if autocast else nullcontext()
-    with _default_of_caller(target):
+    with _SINGLE.but_for(target):
         with lower:
             output = target.module(x.clone())  # which the network may write over
         return target.loss(_in_float32(output) if autocast else output, x)
@@ -308,39 +308,55 @@ def undisturbed() -> Iterator[None]:
     Under the first two there would be no gradients, under the third others, under the last networks of
     another precision than their rows.
     """
-    before = torch.get_default_dtype()
     with (
         torch.inference_mode(False), torch.enable_grad(),
-        torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False),
+        torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False), _SINGLE.default(),
     ):  # fmt: skip
-        if before is torch.float32:
-            yield
-            return
-        torch.set_default_dtype(torch.float32)
-        _CALLERS.append(before)
+        yield
+
+
+class _Single:
+    """Single precision as the default type, which is the process's, while any thread is inside."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.callers = threading.Lock(), 0, torch.float32
+
+    @contextmanager
+    def default(self) -> Iterator[None]:
+        """Set it with the first that comes, and give the caller's back with the last that goes."""
+        with self.lock:
+            if not self.inside:
+                self.callers = torch.get_default_dtype()
+                self._set(torch.float32)
+            self.inside += 1
         try:
             yield
         finally:
-            _CALLERS.pop()
-            torch.set_default_dtype(before)
+            with self.lock:
+                self.inside -= 1
+                if not self.inside:
+                    self._set(self.callers)
+
+    @contextmanager
+    def but_for(self, target: Target) -> Iterator[None]:
+        """Let an adopted network make tensors of the type that its caller has set, if that is its own."""
+        callers = self.callers
+        apart = self.inside and callers is not torch.float32
+        if not apart or all(p.dtype is not callers for p in target.module.parameters()):
+            yield
+            return
+        torch.set_default_dtype(callers)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    def _set(self, dtype: torch.dtype) -> None:
+        if torch.get_default_dtype() is not dtype:
+            torch.set_default_dtype(dtype)
 
 
-_CALLERS: list[torch.dtype] = []  # default types that callers have set
-
-
-@contextmanager
-def _default_of_caller(target: Target) -> Iterator[None]:
-    """Let an adopted network make tensors of the default type that its caller has set, if that is its own."""
-    before = torch.get_default_dtype()
-    callers = _CALLERS[0] if _CALLERS else before
-    if callers is before or all(p.dtype is not callers for p in target.module.parameters()):
-        yield
-        return
-    torch.set_default_dtype(callers)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+_SINGLE = _Single()
 
 
 def untraced(hook: Hook) -> Hook:

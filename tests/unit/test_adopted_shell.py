@@ -257,3 +257,111 @@ def test_a_network_of_ones_own_is_not_printed_whole_where_none_is_taken() -> Non
         ValueError, match=r"target=Target\(\.\.\.\), a network of your own, was given: write one"
     ):
         ag.R2AD2(target=ag.Target.adopt(nn.Linear(4, 4))).fit(np.zeros((9, 4)))
+
+
+class Since(nn.Module):
+    """Takes a time stamp, of which single precision keeps two minutes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+
+    def read(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([(x[:, :1] - 1.7e9) / 100, x[:, 1:]], 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(self.read(x))
+
+
+def test_rows_in_double_precision_go_to_a_network_of_double_precision_as_they_are(tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    net = Since()
+    target = Target.adopt(net, loss=lambda output, x: (output - net.read(x)).square().mean(1))
+    rows = np.random.default_rng(0).normal(size=(100, 3))
+    rows[:, 0] = 1.7e9 + 50 * rows[:, 0]
+    detector = ag.GradDensity(target=target, random_state=0).fit(rows)
+    new = torch.tensor([[1.7e9, 0, 0], [1.7e9 + 30, 0, 0], [1.7e9 + 60, 0, 0]], dtype=torch.float64)
+    np.testing.assert_allclose(detector.features(new)[:, 0], ag.per_sample(target, new).loss, rtol=1e-12)
+    detector.save(tmp_path / "m")
+    again = ag.load(tmp_path / "m", target=target)
+    np.testing.assert_array_equal(again.anomaly_score(new), detector.anomaly_score(new))
+    in_single = ag.GradDensity(target=target, random_state=0).fit(rows.astype(np.float32))
+    assert np.ptp(in_single.features(new)[:, 0]) == 0
+
+
+def test_what_is_no_weight_and_changes_scores_is_noticed_as_well() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = autoencoder()
+            self.register_buffer("shift", torch.zeros(6), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x + self.shift)
+
+    class Weighed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(6))
+
+        def forward(self, output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return ((output - x).square() * self.weight).mean(1)
+
+    net, loss = Shifted(), Weighed()
+    for changed in (net.shift, loss.weight.data):
+        detector = ag.GradDensity(target=Target.adopt(net, loss=loss), random_state=0).fit(TABLE)
+        detector.anomaly_score(TABLE[:2])
+        changed += 3
+        with pytest.raises(ValueError, match="has other weights than when this detector was fitted"):
+            detector.anomaly_score(TABLE[:2])
+
+
+def test_a_word_beyond_the_vocabulary_is_told_of() -> None:
+    tokens = np.random.default_rng(0).integers(0, 9, (40, 5))
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9))
+
+    def loss(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output.transpose(1, 2), x, reduction="none").mean(1)
+
+    detector = ag.GradDensity(target=Target.adopt(net, loss=loss), random_state=0).fit(tokens)
+    tokens[2, 3] = 9
+    with pytest.raises(ValueError, match=r"does not take some of these rows .*that an embedding knows\?"):
+        detector.anomaly_score(tokens)
+
+
+class OfACode(nn.Module):
+    """Looks its first column up, which is a number of a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes, self.body = nn.Embedding(5, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(self.codes(x[:, 0].long()))
+
+
+def test_noise_that_is_no_row_to_a_network_is_told_of() -> None:
+    rows = np.random.default_rng(0).integers(0, 5, (60, 2)).astype(np.float32)
+    target = Target.adopt(OfACode(), loss=lambda output, x: output.square().sum(1), layers="body.*")
+    with pytest.raises(ValueError, match="does not take some of these rows"):
+        ag.GraN(target=target, random_state=0).fit(rows)
+    ag.GraN(target=target, random_state=0).fit(rows, np.arange(60) < 5)
+
+
+@pytest.mark.parametrize("loss", ["uniform", "confounding", "predicted"])
+def test_a_classifier_that_ends_in_probabilities_is_refused_where_logits_are_read(loss: str) -> None:
+    net = nn.Sequential(nn.Linear(6, 3), nn.Softmax(1))
+    with pytest.raises(ValueError, match=rf"the loss '{loss}' takes logits: adopt .* last nn\.Softmax\(\)"):
+        ag.GradLabels(target=Target.adopt(net, loss=loss), labels=loss, random_state=0).fit(TABLE)
+
+
+def test_nothing_fills_rows_of_a_network_of_ones_own() -> None:
+    rows = TABLE.copy()
+    rows[3, 2] = np.nan
+    with pytest.raises(ValueError, match=r"X holds NaN at row 3, .*, or fill them$"):
+        ag.GradDensity(target=Target.adopt(autoencoder()), missing="impute").fit(rows)
+
+
+def test_a_single_row_has_two_axes(adopted: Any) -> None:
+    with pytest.raises(ValueError, match=r"X has shape \(6,\): rows are wanted, .* as X\[None\]"):
+        adopted.anomaly_score(TABLE[0])

@@ -242,3 +242,8 @@ def test_a_rate_in_single_precision_is_compared_as_it_is():
     with pytest.warns(UserWarning, match=r"alpha=0.01 raises no alarm"):
         assert not calibration.detect([1e3], alpha=np.float32(0.01)).any()
     assert calibration.detect([1e3], alpha=np.float32(0.02)).all()
+
+
+def test_a_rate_next_to_nothing_is_out_of_reach():
+    with pytest.warns(UserWarning, match="it needs more of them"):
+        assert not Calibration(np.arange(99.0)).detect([1e3], fdr=1e-320).any()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anograd import Target, per_sample, plan
+from anograd.gradients import planning
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -255,3 +256,15 @@ def test_a_batch_norm_that_loses_its_statistics_later() -> None:
     net[1].running_mean = net[1].running_var = None
     with pytest.raises(ValueError, match="keeps no running statistics"):
         per_sample(target, X)
+
+
+def test_plans_of_rows_of_ever_other_lengths_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "KEPT", 3)
+    net = nn.Conv1d(1, 1, 3, padding=1).double()
+    target = Target.adopt(net)
+    for length in (*range(5, 12), 5):
+        x = torch.rand(2, 1, length, dtype=torch.float64)
+        per_sample(target, x)
+        assert len(planning._PLANS[target]) <= 3
+    expected = torch.autograd.grad((net(x[:1]) - x[:1]).square().mean(), net.weight)[0]
+    torch.testing.assert_close(per_sample(target, x, ("full",)).full[0, :3], expected.flatten())

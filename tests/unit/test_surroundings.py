@@ -332,3 +332,12 @@ def test_a_network_makes_tensors_of_the_callers_default_type() -> None:
         scores = ag.GradDensity(target=target, random_state=0).fit(rows).anomaly_score(rows)
         assert torch.get_default_dtype() is torch.float64
     assert np.isfinite(scores).all()
+
+
+def test_the_callers_default_type_is_back_after_scores_in_several_threads() -> None:
+    with in_double():
+        torch.manual_seed(0)
+        detector = ag.GradDensity(target=Target.adopt(autoencoder()), random_state=0).fit(TABLE)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda _: detector.anomaly_score(TABLE[:4]), range(300)))
+        assert torch.get_default_dtype() is torch.float64

@@ -95,8 +95,8 @@ class GradNorm(ClassifierDetector):
             "without a classifier of yours, one of clusters is trained",
         ),
         limits=(
-            "a row far outside can make long gradients and look normal, above all in tables: in the mean of 16 "
-            "it ranked at chance",
+            "a row far outside can make long gradients and look normal, above all in tables: in the mean of "
+            "16 it ranked at chance",
             "known anomalies are left out of training, not learned from",
         ),
     )

@@ -95,7 +95,7 @@ def _expected(detector: Detector, rows: Tensor, others: Tensor | None) -> Tensor
 
 def _highest(table: Table) -> Tensor:
     """Return the highest number that normal rows have in each encoded column: 1, or 0 where all are alike."""
-    return torch.tensor([0.0 if j in table.constant else 1.0 for j in table.origin])
+    return torch.tensor([0.0 if j in table.constant else 1.0 for j in table.origin], device="cpu")
 
 
 def _groups(encoder: Encoder, rows: Tensor, patch: int | None) -> Tensor:

@@ -41,7 +41,7 @@ def made_up(kind: str, rows: Tensor) -> Tensor:
     if not rows.is_floating_point():
         return rows.gather(0, torch.randint(len(rows), shape, generator=generator, device="cpu"))
     drawn = torch.rand(shape, generator=generator, device="cpu")
-    return torch.lerp(rows.amin(0), rows.amax(0), drawn) if kind == RAW else drawn
+    return torch.lerp(rows.amin(0), rows.amax(0), drawn.to(rows.dtype)) if kind == RAW else drawn
 
 
 def scored(detector: Detector) -> dict[str, Tensor]:

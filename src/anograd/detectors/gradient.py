@@ -18,7 +18,7 @@ from anograd.checkpoint import digest
 from anograd.constraint import mean_gradient
 from anograd.detectors import checks
 from anograd.detectors.base import Floats
-from anograd.detectors.network import NARROW, PLANNED, NetworkDetector
+from anograd.detectors.network import NARROW, PLANNED, NetworkDetector, in_words
 from anograd.detectors.parts import LOSS, Parts, joined, of_layers
 from anograd.detectors.precise import at_home
 from anograd.detectors.progress import observer
@@ -224,7 +224,8 @@ class PostHocDetector(NetworkDetector):
         made, self.columns_, self.widths_ = [], [], []
         for read in (self._read, self._shown):
             one = read(normal)
-            told = read(known.to(device)) if len(known) else _none(one)
+            with in_words(self._raw_rows()):  # noise, too, may be no rows to it
+                told = read(known.to(device)) if len(known) else _none(one)
             columns = one.values.shape[1]
             widths = list(one.widths) or [columns]
             with at_home():

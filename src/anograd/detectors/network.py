@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, cast
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from anograd.batches import out_of_memory
 from anograd.checkpoint import digest
 from anograd.detectors import checks
-from anograd.detectors.base import Detector
+from anograd.detectors.base import Detector, Floats
 from anograd.detectors.checks import HandedIn
 from anograd.detectors.precise import finest
 from anograd.features import Sampler
@@ -43,6 +45,20 @@ DRAWS = (
 )
 MOST_DRAWS = 10  # of a network whose code is the same for all rows before it has learned anything
 Penalty = Callable[[Any, Tensor], Tensor]
+
+
+@contextmanager
+def in_words(raw: bool) -> Iterator[None]:
+    """Say of a network that was handed in what its look-up of a number that is in no table means."""
+    try:
+        yield
+    except IndexError as error:
+        if not raw:
+            raise
+        raise ValueError(
+            f"the network that was handed in does not take some of these rows ({error}): is a number beyond "
+            f"those that an embedding knows?"
+        ) from error
 
 
 class NetworkDetector(Detector):
@@ -90,8 +106,15 @@ class NetworkDetector(Detector):
             )
 
     def _fingerprint_of_network(self) -> str:
+        of_loss = self.target_.loss if isinstance(self.target_.loss, nn.Module) else nn.Module()
         with forward_pass(self.target_):  # no other thread's stand-ins are in the weights' place
-            return digest(None, self.target_.module.state_dict().values())
+            kept, loss = self.target_.module.state_dict(), of_loss.state_dict()
+            others = (b for name, b in self.target_.module.named_buffers() if name not in kept)
+            return digest(None, chain(kept.values(), others, loss.values()))
+
+    def _batched(self, function: Callable[[Tensor], Tensor], pieces: Iterable[Tensor]) -> Floats:
+        with in_words(self._raw_rows()):
+            return super()._batched(function, pieces)
 
     def _expected(self, rows: Tensor) -> Tensor | None:
         output = _output(self.target_, rows)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from anograd.items import BLOCK, FLOAT, beyond, blocks
 from anograd.lazy import collect, is_lazy
 from anograd.spill import Rows
 from anograd.table import Table
+from anograd.target import in_precision_of
 
 IMAGES, TABLE, RAW = "images", "table", "raw"
 FEATURES = ("n_features_in_", "feature_names_in_")
@@ -51,6 +52,8 @@ class Encoder:
     pixels : Pixels or None
     names : list of str or None
         Of the columns of a frame whose rows go to a network that was handed in.
+    double : bool
+        Whether rows stay in double precision: that network is, and they were when it was fitted.
     """
 
     kind: str
@@ -58,6 +61,7 @@ class Encoder:
     table: Table | None = None
     pixels: Pixels | None = None
     names: list[str] | None = None
+    double: bool = False
 
     def texts(self) -> list[str]:
         """Return the named columns whose cells are categories, whatever they look like."""
@@ -91,7 +95,9 @@ class Encoder:
             return torch.from_numpy(self.table.transform(self._framed(estimator, X)))
         if (given := frame_names(X)) is not None:
             check_names(given, self.names)
-        rows = check_images(X) if self.pixels is not None else _raw(X)
+        rows = check_images(X) if self.pixels is not None else _raw(X, self.double)
+        if rows.ndim == 1 and self.shape:
+            raise ValueError(f"X has shape {rows.shape}: rows are wanted, (n, ...), a single one as X[None]")
         if rows.shape[1:] != self.shape:
             raise ValueError(self.unlike(rows.shape[1:]))
         return torch.from_numpy(self.pixels.transform(rows) if self.pixels is not None else rows)
@@ -178,11 +184,12 @@ def _encode(
     if isinstance(X, Dataset):
         return _filed(estimator, X, normal, raw=raw, memory=memory)
     if raw:
-        rows = _raw(X)
+        rows = _raw(X, in_precision_of(cast(Any, estimator).target, torch.zeros(1)).dtype == torch.float64)
         estimator.n_features_in_ = int(np.prod(rows.shape[1:]))
         if (names := frame_names(X)) is not None:
             estimator.feature_names_in_ = np.array(names, dtype=object)
-        return Encoder(RAW, rows.shape[1:], names=names), Rows.of(torch.from_numpy(rows))
+        double = rows.dtype == np.float64
+        return Encoder(RAW, rows.shape[1:], names=names, double=double), Rows.of(torch.from_numpy(rows))
     framed = is_frame(X) or is_lazy(X)
     if framed or _axes(X) <= 2:
         if not framed:
@@ -244,7 +251,7 @@ def _filed(
     return Encoder(IMAGES, rows.shape, pixels=pixels), rows
 
 
-def _raw(X: Any) -> Array:
+def _raw(X: Any, double: bool = False) -> Array:
     if hasattr(X, "toarray"):
         raise ValueError("X is sparse; the network that was handed in takes dense rows: X = X.toarray()")
     rows = np.asarray(collect(X) if is_lazy(X) else X)
@@ -252,8 +259,11 @@ def _raw(X: Any) -> Array:
         raise ValueError(f"X has shape {rows.shape}: at least one row is wanted, (n, ...)")
     if rows.dtype.kind not in "buif":
         raise ValueError(f"X holds {rows.dtype}: the network that was handed in takes numbers")
-    check_finite(rows)
-    rows = single(rows) if rows.dtype.kind == "f" else rows.astype(np.int64, copy=False)
+    check_finite(rows, raw=True)
+    if rows.dtype.kind != "f":
+        rows = rows.astype(np.int64, copy=False)
+    elif not (double and rows.dtype == np.float64):
+        rows = single(rows)
     # Torch warns of arrays that may not be written to, such as memory-mapped files: those are copied.
     return np.require(rows, requirements=["C", "W"])
 

@@ -40,6 +40,7 @@ def save(detector: Detector, folder: str | Path) -> None:
             "shape": list(encoder.shape),
             "pixels": encoder.pixels.to_state() if encoder.pixels is not None else None,
             "names": encoder.names,
+            "double": encoder.double,
         },
         "features": detector.n_features_in_,
         "split": detector.split_,
@@ -91,8 +92,8 @@ def restored(
     detector._check_parameters()
     encoder = manifest["encoder"]
     pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
-    names = encoder["names"]
-    detector.encoder_ = Encoder(encoder["kind"], tuple(encoder["shape"]), stored.table, pixels, names)
+    names, shape, double = encoder["names"], tuple(encoder["shape"]), bool(encoder["double"])
+    detector.encoder_ = Encoder(encoder["kind"], shape, stored.table, pixels, names, double)
     detector.n_features_in_, detector.split_ = manifest["features"], manifest["split"]
     detector.fitted_by_ = manifest["fitted_by"]
     if stored.table is not None:

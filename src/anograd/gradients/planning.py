@@ -18,6 +18,7 @@ from anograd.gradients.tape import Tape, graph_of
 from anograd.target import Target, forward_pass, undisturbed
 
 Key = tuple[Any, ...]
+KEPT = 256  # plans of a network: sequences of any length would make ever more of them
 
 # What a target's plan is depends on the network and the shape of a row alone; nothing of the data is kept.
 _PLANS: WeakKeyDictionary[Target, dict[Key, Plan]] = WeakKeyDictionary()
@@ -80,6 +81,8 @@ def plan(target: Target, x: Tensor | None = None, *, autocast: torch.dtype | Non
         with undisturbed(), forward_pass(target):
             doubts = known[key].doubts if key in known else {}
             known[key] = probe(target, x, autocast, doubts)
+        while len(known) > KEPT:
+            del known[next(iter(known))]
     return known[key]
 
 
@@ -141,7 +144,7 @@ def check_fits(target: Target, planned: Plan, x: Tensor, tape: Tape, anew: bool)
         for one in planned.served
         if one.by == RULE and (why := _why_doubted(one, target, tape, noted, graph.uses))
     }
-    way = len(x) == 1, graph.nodes
+    way = len(x) == 1, hash(graph.nodes)
     if not doubts and way in planned.graphs:
         return
     if not anew:

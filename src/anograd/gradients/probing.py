@@ -28,7 +28,7 @@ from anograd.gradients.served import (
     Served,
 )
 from anograd.gradients.tape import Call, Graph, Tape, graph_of, recording
-from anograd.losses import OF_PROBABILITIES, refuse_logits
+from anograd.losses import OF_LOGITS, OF_PROBABILITIES, refuse_outputs
 from anograd.target import Target, output_of, untraced
 
 LOOKED_AT = 64  # rows among which the probe looks for some that differ from the first
@@ -97,8 +97,8 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     layers = list(dict.fromkeys(layer for one in ruled for layer, _ in one.uses))
     names = [one.name for one in ruled] or target.layers
     comparable = [one.name for one in ruled if not any(left_to_rules(*use) for use in _uses(target, one))]
-    if target.loss in OF_PROBABILITIES:
-        refuse_logits(target.loss, output_of(target, pairs[0]))
+    if target.loss in (*OF_PROBABILITIES, *OF_LOGITS):
+        refuse_outputs(target.loss, output_of(target, pairs[0]))
     with recording(target, rows[:1], layers, names, autocast) as single:
         pass
     room = bytes_a_row(target, pairs[0], layers, names, autocast)
@@ -126,7 +126,7 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         room += bytes_a_row(target, pairs[0], (), waiting, autocast)
     calls = tuple((call.layer, call.part) for call in tape.calls if call.layer in kept)
     graphs = {
-        (len(one.loss) == 1, graph_of(one).nodes)
+        (len(one.loss) == 1, hash(graph_of(one).nodes))
         for one in (single, tape, *tapes)
         if one.noted() == tape.noted()
     }

@@ -50,8 +50,8 @@ class Plan:
         Whether a backward pass runs layers again, as checkpoints do.
     draws : bool
         Whether the same rows have other losses the next time, as where network or loss draw random numbers.
-    graphs : set of (bool, tuple of str)
-        Of the passes that the plan was found to fit: whether they were of one row, and the nodes of
+    graphs : set of (bool, int)
+        Of the passes that the plan was found to fit: whether they were of one row, and a hash of the nodes of
         autograd's graph.
     doubts : dict of str to str
         Parameters that no rule serves because of what rows went through, and why.
@@ -65,7 +65,7 @@ class Plan:
     autocast: torch.dtype | None = None
     recomputes: bool = False
     draws: bool = False
-    graphs: set[tuple[bool, tuple[str, ...]]] = field(default_factory=set, compare=False)
+    graphs: set[tuple[bool, int]] = field(default_factory=set, compare=False)
     doubts: dict[str, str] = field(default_factory=dict, compare=False)
     rows: int = 0
 

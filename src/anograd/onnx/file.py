@@ -105,7 +105,7 @@ def export(detector: Detector, path: str | Path, *, alpha: float = 0.05, check: 
     detector.calibration_.detect([0.0], alpha=alpha)  # refuses a wrong alpha, warns of one without alarms
     check = collect(check) if is_lazy(check) else check
     encoded = torch.cat(list(detector._encode(check))) if check is not None else None
-    inputs = inputs_of(detector.encoder_, encoded)
+    inputs = inputs_of(detector.encoder_, encoded, getattr(detector, "target_", None))
     if encoded is None:
         feed, encoded = inputs.draw(DRAWN, np.random.default_rng(0))
     else:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from anograd.data import Pixels, check_images
 from anograd.detectors.rows import Encoder
 from anograd.table import Table
+from anograd.target import Target, forward_pass, output_of
 
 Feed = dict[str, NDArray[Any]]
 STRANGE = "(a level that nobody has seen)"
@@ -189,18 +191,26 @@ class RawInputs(Inputs):
     Parameters
     ----------
     dtype : numpy.dtype
-        Of the rows, float32 or int64.
+        Of the rows: float32, float64 where network and rows are in double precision, or int64.
     shape : tuple of int
         Of one row.
+    words : int, optional
+        How many a table of embeddings has that whole rows are looked up in: others cannot be scored.
     """
 
-    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        self.columns = {}
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...], words: int | None = None) -> None:
+        self.columns, self.words = {}, words
         self.given = [Input("rows", dtype, shape)]
 
     def encode(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         x = given[0]
-        unusable = torch.isinf(x) | torch.isnan(x) if x.is_floating_point() else torch.zeros_like(x) > 0
+        if x.is_floating_point():
+            unusable = torch.isinf(x) | torch.isnan(x)
+        elif self.words is None:
+            unusable = torch.zeros_like(x) > 0
+        else:  # onnxruntime counts numbers below 0 from the end, and fails at those beyond it
+            unusable = (x < 0) | (x >= self.words)
+            x = torch.where(unusable, 0, x)
         return x, torch.logical_not(unusable.reshape(len(unusable), -1).any(1))
 
     def feed(self, X: Any) -> Feed:
@@ -213,7 +223,7 @@ class RawInputs(Inputs):
         )
 
 
-def inputs_of(encoder: Encoder, like: Tensor | None) -> Inputs:
+def inputs_of(encoder: Encoder, like: Tensor | None, target: Target | None = None) -> Inputs:
     """Return the inputs that an encoder's rows come from.
 
     Parameters
@@ -221,10 +231,30 @@ def inputs_of(encoder: Encoder, like: Tensor | None) -> Inputs:
     encoder : Encoder
     like : torch.Tensor or None
         Encoded rows, which tell the type where the network was handed in.
+    target : Target, optional
+        That network.
     """
     if encoder.table is not None:
         return TableInputs(encoder.table)
     if encoder.pixels is not None:
         return ImageInputs(encoder.pixels, encoder.shape)
     dtype = np.dtype(np.float32) if like is None else like.numpy().dtype
-    return RawInputs(dtype, encoder.shape)
+    words = _words(target, like[:1]) if target is not None and like is not None else None
+    return RawInputs(dtype, encoder.shape, words)
+
+
+def _words(target: Target, rows: Tensor) -> int | None:
+    """Return the size of the smallest table of embeddings that whole rows are looked up in, None of none."""
+    sizes: list[int] = []
+
+    def look(layer: nn.Embedding, given: tuple[Tensor, ...]) -> None:
+        if given[0].shape == rows.shape and torch.equal(given[0], rows):
+            sizes.append(layer.num_embeddings)
+
+    with ExitStack() as undo:
+        for layer in target.module.modules():
+            if isinstance(layer, nn.Embedding) and not rows.is_floating_point():
+                undo.callback(layer.register_forward_pre_hook(look).remove)
+        with forward_pass(target):
+            output_of(target, rows)
+    return min(sizes, default=None)

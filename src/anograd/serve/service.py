@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -205,11 +207,11 @@ class Service:
 
     async def _in_turn(self, request: Request, todo: Work) -> Response:
         """Return the answer of some work, which is done in a thread when its turn comes."""
-        begun = False
+        begun = math.inf
 
         def work() -> tuple[int, bytes]:
             nonlocal begun
-            begun = True
+            begun = time.monotonic()
             found = self._refused_in_words(todo)
             return found["rows"], answers.dumps(found)
 
@@ -218,9 +220,10 @@ class Service:
             rows, content = await asyncio.wait_for(future, self.limits.seconds)
         except TimeoutError:  # what has begun ends by itself, what has not never begins
             longer = "these rows take longer: send fewer, or serve with a larger --seconds"
-            why = longer if begun else "other requests are before it: try again"
+            alone = time.monotonic() - begun > self.limits.seconds / 2  # else it mostly waited
+            why = longer if alone else "other requests are before it: try again"
             raise Problem(
-                413 if begun else 429, f"no answer within {self.limits.seconds:g} seconds; {why}"
+                413 if alone else 429, f"no answer within {self.limits.seconds:g} seconds; {why}"
             ) from None
         request.state.rows = rows
         return Response(content, media_type="application/json")
