@@ -269,6 +269,13 @@ def test_a_model_of_tokens(tmp_path, layers):
     ag.export(detector, tmp_path / "model.onnx", check=X)
     (score,) = session(tmp_path / "model.onnx").run(["score"], {"rows": X})
     np.testing.assert_allclose(score, detector.anomaly_score(X), rtol=1e-4, atol=1e-5)
+    odd = X[:4].copy()
+    odd[[0, 1, 3], 2] = -1, 11, 10**12
+    found, p, alarm = session(tmp_path / "model.onnx").run(["score", "p_value", "verdict"], {"rows": odd})
+    assert np.isnan(found[[0, 1, 3]]).all()
+    assert np.isnan(p[[0, 1, 3]]).all()
+    assert alarm[[0, 1, 3]].all()
+    np.testing.assert_allclose(found[2], score[2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("layers", ["decoder.*.weight", "*.weight"])
