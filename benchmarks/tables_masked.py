@@ -14,7 +14,8 @@ SCORES = {
     "score": "`for_tables`", "twin": "its twin", "loss": "loss alone", "statistic": "statistic alone",
     "default": "`GradScoreTest`", "r2ad2": "`R2AD2`, no labels",
 }  # fmt: skip
-RIVALS = (("isolation-forest", "score"), ("r2ad2", "novelty"), ("r2ad2", "score"))
+RIVALS = (("isolation-forest", "score"), ("r2ad2", "score"))  # measured in the same protocol
+UNLABELLED = ("score", "novelty", "twin")
 
 
 def development() -> str:
@@ -44,16 +45,19 @@ def protocol() -> str:
     others = [line for line in record.read("r2ad2") if not line["options"]]
     rows = []
     for data in dict.fromkeys(line["data"] for line in lines):
-        here = [line for line in lines if line["data"] == data]
+        ours = [line for line in lines if line["data"] == data]
+        here = [line for line in ours if line["detector"] != "r2ad2"]
+        alone = [line for line in ours if line["detector"] == "r2ad2"]
         seeds = {line["seed"] for line in here}
         beside = [line for line in others if line["data"] == data and line["seed"] in seeds]
         found = [_pair(here, score) for score in ("score", "twin")]
+        found += [_pair(alone, score) for score in UNLABELLED]
         for name, score in RIVALS:
             found.append(_pair([line for line in beside if line["detector"] == name], score))
         rows.append([data, len(seeds), DETECTORS[here[0]["detector"]], *found])
     head = (
-        "data set", "seeds", "epochs at most", "`for_tables`", "its twin", "isolation forest",
-        "`R2AD2`: novelty", "`R2AD2`, 100 labels",
+        "data set", "seeds", "epochs at most", "`for_tables`", "its twin", "`R2AD2`, no labels", "its novelty",
+        "its twin", "isolation forest", "`R2AD2`, 100 labels",
     )  # fmt: skip
     return "\n\n".join([markdown(head, rows), origin(lines)])
 
