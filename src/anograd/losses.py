@@ -126,6 +126,7 @@ def refuse_outputs(loss: Loss, output: Any) -> None:
     output = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(output, Tensor):
         return  # which the loss refuses
+    output = output.detach()
     low, high = float(output.min()), float(output.max())
     if loss in OF_LOGITS:
         sums = output.flatten(1).sum(1)

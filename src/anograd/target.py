@@ -284,20 +284,27 @@ def losses(target: Target, x: Tensor, autocast: torch.dtype | None = None) -> Te
 
 
 def _in_float32(output: Any) -> Any:
-    """Return an output with all its real tensors in single precision, of the kind that it is."""
+    """Return an output of the same kind with all its real tensors in single precision, if it can be made."""
+    try:
+        return _made_single(output)
+    except TypeError:  # a container of the network's own, which is made otherwise
+        return output
+
+
+def _made_single(output: Any) -> Any:
     if isinstance(output, Tensor):
         return output.float() if output.is_floating_point() else output
     if isinstance(output, dict):
         made = copy(output)
         for name, one in output.items():
-            made[name] = _in_float32(one)
+            made[name] = _made_single(one)
         return made
     if isinstance(output, tuple | list):
-        inside = [_in_float32(one) for one in output]
+        inside = [_made_single(one) for one in output]
         return type(output)._make(inside) if hasattr(output, "_make") else type(output)(inside)
     if is_dataclass(output) and not isinstance(output, type):
         held = {one.name: getattr(output, one.name) for one in fields(output) if one.init}
-        return replace(output, **{name: _in_float32(one) for name, one in held.items()})
+        return replace(output, **{name: _made_single(one) for name, one in held.items()})
     return output
 
 

@@ -24,8 +24,8 @@ def loss(output: Tensor, x: Tensor) -> Tensor:
     return (output + x).square().flatten(1).mean(1)
 
 
-def agrees(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] = loss) -> Target:
-    target = Target.adopt(net, loss=loss)
+def agrees(net: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] = loss, layers: str = "*") -> Target:
+    target = Target.adopt(net, loss=loss, layers=layers)
     own = list(target.parameters().values())
     rows = [
         torch.autograd.grad(loss(net(row.clone()), row).sum(), own, materialize_grads=True)
@@ -99,6 +99,32 @@ class Start(nn.Module):
 def test_a_slope_that_the_input_of_the_layer_is_no_part_of(layer: str) -> None:
     torch.manual_seed(0)
     agrees(Start(LAYERS[layer]()).double())
+
+
+class Corrected(nn.Module):
+    """What a layer makes of rows, and the slope of an energy of it: the layer's backward pass runs twice."""
+
+    def __init__(self, layer: nn.Module, create_graph: bool) -> None:
+        super().__init__()
+        self.layer, self.out, self.create_graph = layer, nn.Linear(HIDDEN, 3), create_graph
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        output = self.out(self.layer(x)[0])
+        energy = output.square().sum()
+        (slope,) = torch.autograd.grad(energy, x, create_graph=self.create_graph, retain_graph=True)
+        return output + 0.3 * slope
+
+
+@pytest.mark.parametrize("layers", ["*", "layer.*", "out.*"])
+@pytest.mark.parametrize("create_graph", [True, False])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_an_output_that_its_own_slope_corrects(
+    kind: type[nn.RNNBase], create_graph: bool, layers: str
+) -> None:
+    torch.manual_seed(0)
+    net = Corrected(kind(3, HIDDEN, batch_first=True), create_graph).double()
+    agrees(net, layers=layers)
 
 
 TRANSFORMS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {

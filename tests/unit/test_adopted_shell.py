@@ -162,13 +162,14 @@ def test_a_network_that_draws_random_numbers_is_refused() -> None:
         ag.GradDensity(target=ag.Target.adopt(Drawing()), random_state=0).fit(rows)
 
 
+@pytest.mark.parametrize("noise", [0.1, 1e-3])
 @pytest.mark.parametrize("kind", [ag.GradDensity, ag.GradCon])
-def test_a_loss_that_draws_random_numbers_is_refused(kind: Any) -> None:
+def test_a_loss_that_draws_random_numbers_is_refused(kind: Any, noise: float) -> None:
     """As one that adds noise, to see what the network makes of it."""
     net = autoencoder()
 
     def denoised(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return (net(x + 0.1 * torch.randn_like(x)) - x).square().mean(1)
+        return (net(x + noise * torch.randn_like(x)) - x).square().mean(1)
 
     with pytest.raises(ValueError, match=r"or its loss, draws random numbers"):
         kind(target=Target.adopt(net, loss=denoised), random_state=0).fit(TABLE)

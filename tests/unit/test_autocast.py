@@ -115,6 +115,29 @@ class Output(OrderedDict[str, Tensor]):
         super().__setattr__(name, value)
 
 
+class Two(tuple[Any, ...]):
+    """A tuple that is made of two things."""
+
+    def __new__(cls, logits: Tensor, note: str) -> Two:
+        made = super().__new__(cls, (logits, note))
+        made.logits = logits  # type: ignore[attr-defined]
+        return made
+
+
+def test_an_output_that_cannot_be_made_anew_comes_as_it_is() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Two:
+            return Two(self.layer(x), "note")
+
+    target = Target.adopt(Net(), loss=lambda output, x: squares(output.logits.float(), x))
+    found = per_sample(target, X, ("norm",), autocast=torch.bfloat16).norm
+    torch.testing.assert_close(found, per_sample(target, X, ("norm",)).norm, rtol=0.05, atol=0.01)
+
+
 KINDS: dict[str, Callable[[Tensor], Any]] = {
     "mapping": lambda h: Output(logits=h, hidden=h),
     "named tuple": lambda h: Named(h, h),

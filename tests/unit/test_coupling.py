@@ -158,3 +158,19 @@ def test_what_a_network_computes_in_lower_precision_by_itself_is_seen() -> None:
     torch.manual_seed(0)
     target, x = Target.adopt(Lower(torch.float32, torch.float32)), torch.randn(40, 16)
     assert {one.by for one in plan(target, x).served} == {"rule"}
+
+
+def test_weights_that_are_kept_in_eight_bits_do_not_loosen_what_is_rounding() -> None:
+    class Kept(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            front = torch.randn(4, 4).to(torch.float8_e4m3fn)
+            self.front, self.layer = nn.Parameter(front, requires_grad=False), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.layer(x @ self.front.to(x.dtype))
+            return hidden - 0.05 * hidden.mean(0)
+
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="rows influence each other"):
+        plan(Target.adopt(Kept(), layers="layer.*"), torch.randn(20, 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -61,3 +63,44 @@ def test_memory_bounds_the_rows_that_show_their_activations(kind: str) -> None:
     torch.testing.assert_close(found.values, whole.values)
     torch.testing.assert_close(found.loss, whole.loss)
     assert found.widths == whole.widths
+
+
+class Eager(nn.Module):
+    """Attention by plain products, within one module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(16, 48)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.mix(x).chunk(3, 2)
+        return x + (q @ k.mT).softmax(2) @ v
+
+
+def test_what_one_module_makes_inside_counts() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.front, self.head = Eager(), nn.Linear(16, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.front(x).mean(1))
+
+    target = Target.adopt(Net(), loss="uniform", layers="head.*")
+    among_positions = 4 * 128 * 128  # bytes a row
+    assert 2 * among_positions < plan(target, torch.rand(6, 128, 16)).bytes_a_row < 4 * among_positions
+
+
+def test_a_plan_leaves_no_tensor_with_a_graph() -> None:
+    """As a node that keeps its own output does, where it goes through a hook as it is."""
+
+    def alive() -> int:
+        gc.collect()
+        tensors = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+        return sum(one.grad_fn is not None for one in tensors)
+
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Softmax(1), nn.Linear(4, 4), nn.Sigmoid())
+    before = alive()
+    for _ in range(3):
+        plan(Target.adopt(net), torch.rand(6, 4))
+    assert alive() == before

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from anograd.gradients.tape import recording
-from anograd.target import Target, untraced
+from anograd.target import Target
 
 Storages = dict[int, int]  # where one begins, and its bytes
 
@@ -20,8 +21,8 @@ def bytes_a_row(
 ) -> int:
     """Return what a forward pass holds for a row: what autograd keeps, or what is there on the way.
 
-    What no chosen parameter comes before, such as a frozen front, leaves nothing with autograd, and yet a
-    layer's input and output are there at once.
+    What no chosen parameter comes before, such as a frozen front, leaves nothing with autograd, and yet an
+    operation's inputs and outputs are there at once.
 
     Parameters
     ----------
@@ -38,14 +39,14 @@ def bytes_a_row(
         for rows in (pair[:1], pair):
             with (
                 _kept(counted) as held,
-                _passing(target.module) as calls,
+                _Operations() as done,
                 recording(target, rows, layers, names, autocast),
             ):
                 pass
-            # Without a count, all that goes in and comes out of modules counts as kept.
-            found.append((sum(held.values()) if counted else sum(calls), max(calls, default=0)))
-        (kept, passing), (of_two, passing_two) = found
-        return max(of_two - kept, passing_two - passing)
+            # Without a count, all that is made counts as kept.
+            found.append((sum(held.values()) if counted else done.made, done.largest))
+        (kept, largest), (of_two, largest_of_two) = found
+        return max(of_two - kept, largest_of_two - largest)
 
     try:
         return of_both(True)
@@ -63,25 +64,39 @@ def _kept(counted: bool) -> Iterator[Storages]:
 
     def pack(saved: Tensor) -> Tensor:
         held.update(_storages(saved))
-        return saved
+        # Without its graph: a node that keeps its own output would keep itself, as no backward pass follows.
+        return saved.detach() if saved.grad_fn is not None else saved
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
         yield held
 
 
-@contextmanager
-def _passing(module: nn.Module) -> Iterator[list[int]]:
-    """Fill a list with the bytes that each call of a module takes: what goes in, and what comes out."""
-    sizes: list[int] = []
+class _Operations(TorchDispatchMode):
+    """Counts what operations take and give.
 
-    def hook(part: nn.Module, args: Any, named: Any, output: Any) -> None:
+    Attributes
+    ----------
+    largest : int
+        Bytes that one of them takes and gives.
+    made : int
+        Bytes that all of them give.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.largest = self.made = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        given = _storages((args, kwargs))
+        made = sum(size for place, size in _storages(output).items() if place not in given)
         # Kernels of convolutions have a copy of what they give, laid out otherwise.
-        sizes.append(sum(_storages((args, named)).values()) + 2 * sum(_storages(output).values()))
-
-    with ExitStack() as undo:
-        for part in module.modules():
-            undo.callback(part.register_forward_hook(untraced(hook), with_kwargs=True).remove)
-        yield sizes
+        copies = made if "conv" in str(func) else 0
+        self.largest = max(self.largest, sum(given.values()) + made + copies)
+        self.made += made
+        return output
 
 
 def _storages(value: Any) -> Storages:

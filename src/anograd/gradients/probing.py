@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,8 +10,15 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from anograd.gradients.coupling import alike, in_company, near, precision_of, refuse_coupled_rows
-from anograd.gradients.expanded import REPLACED, left_to_rules, part_of, why_refused
+from anograd.gradients.coupling import (
+    alike,
+    in_company,
+    near,
+    precision_of,
+    refuse_coupled_rows,
+    the_same,
+)
+from anograd.gradients.expanded import REPLACED, TWICE, left_to_rules, part_of, why_refused
 from anograd.gradients.fallback import vmap_gradients
 from anograd.gradients.footprint import bytes_a_row
 from anograd.gradients.rules import Factors, find_rule, wide
@@ -73,6 +80,9 @@ def _by_kind(target: Target, name: str, p: Tensor, uses: tuple[tuple[str, str], 
 def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[str, str]) -> Plan:
     """Return the plan that a few rows show to be right.
 
+    Where a network takes gradients itself, layers that are written out for their rules are in its way: their
+    backward pass runs once only, and has no derivative. It is looked at anew, with those layers as they are.
+
     Parameters
     ----------
     target : Target
@@ -87,6 +97,27 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
     ValueError
         Where rows influence each other, or gradients or losses cannot be what they are taken for.
     """
+    once = {
+        one.name: TWICE for one in by_kind(target) if any(left_to_rules(*use) for use in _uses(target, one))
+    }
+    try:
+        found = _probed(target, x, autocast, doubts)
+    except RuntimeError:
+        if once.keys() <= doubts.keys():
+            raise
+        return _probed(target, x, autocast, doubts | _beside(target, once))
+    twice = {one.name: TWICE for one in found.served if one.why.startswith(TWICE) and one.name not in doubts}
+    return _probed(target, x, autocast, doubts | twice) if twice else found
+
+
+def _beside(target: Target, names: Collection[str]) -> dict[str, str]:
+    """Return a doubt of all chosen parameters of the layers that hold one of these."""
+    served = by_kind(target)
+    layers = {layer for one in served if one.name in names for layer, _ in one.uses}
+    return {one.name: TWICE for one in served if layers & {layer for layer, _ in one.uses}}
+
+
+def _probed(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[str, str]) -> Plan:
     rows = differing(x)
     pairs = [torch.stack([rows[0], other]) for other in rows[1 : 1 + COMPANIES]] or [torch.cat([rows, rows])]
     served = [
@@ -108,8 +139,9 @@ def probe(target: Target, x: Tensor, autocast: torch.dtype | None, doubts: dict[
         gradients, sums = tape.gradients_and_sums(comparable)
     _refuse_passed_by(target, graph)
     precision = precision_of(target.module, autocast, {call.dtype for call in tape.calls})
-    _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast, precision)
-    draws = not alike(losses_of(target, pairs[0], autocast), tape.loss.detach(), precision)
+    draws = not the_same(losses_of(target, pairs[0], autocast), tape.loss.detach(), precision)
+    if not draws:
+        _refuse_coupled(target, pairs, single.loss.detach(), tape.loss.detach(), autocast, precision)
     room += sum(d.numel() * d.element_size() for d in gradients) + pairs[0].numel() * 4
     many = rows[: max(2, ROOM // max(1, room))]
     mixed, tapes = _mixed(target, many, layers, names, autocast, precision)
@@ -160,7 +192,8 @@ def _refuse_passed_by(target: Target, graph: Graph) -> None:
             raise ValueError(
                 f"the network or its loss holds {name!r} itself, in a list or as a captured variable, and "
                 f"that use would be missed: reach it by its module, such as self.layer.weight, or by "
-                f"net.parameters() inside the loss"
+                f"net.parameters() inside the loss; after pruning or an old weight_norm, prune.remove or "
+                f"remove_weight_norm makes it one again"
             )
 
 
@@ -205,7 +238,7 @@ def _mixed(
         together = tape.loss.detach()
         told = in_company(together, alone.loss.detach(), precision)
         # A network that draws random numbers differs from itself.
-        if told and alike(losses_of(target, batch, autocast), together, precision):
+        if told and the_same(losses_of(target, batch, autocast), together, precision):
             raise ValueError(told)
         own = _inputs(alone)
         for product, inputs in _inputs(tape).items():
