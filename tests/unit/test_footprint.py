@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from anograd import Target, plan
+from anograd import Target, per_sample, plan
 from anograd.features import read_activations, within_memory
 
 IMAGES = torch.rand(6, 1, 16, 16)
@@ -103,4 +103,27 @@ def test_a_plan_leaves_no_tensor_with_a_graph() -> None:
     before = alive()
     for _ in range(3):
         plan(Target.adopt(net), torch.rand(6, 4))
+    assert alive() == before
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_passes_through_recurrent_layers_leave_no_tensor_behind(kind: type[nn.RNNBase]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = kind(3, 4, batch_first=True), kind(4, 4, batch_first=True)
+            self.out = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.second(self.first(x)[0])[0])
+
+    def alive() -> int:
+        gc.collect()
+        return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
+
+    target, x = Target.adopt(Net()), torch.rand(5, 6, 3)
+    per_sample(target, x)
+    before = alive()
+    for _ in range(3):
+        per_sample(target, x)
     assert alive() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -70,10 +71,8 @@ def _direction(layer: nn.RNNBase, notes: Notes, name: str, x: Tensor, first: lis
     z = _asking(F.linear(x.transpose(0, 1), across, together).transpose(0, 1))
     first = [state.to(z.dtype) for state in first]
     recurrent, zh = recurrent.to(z.dtype), z
-
-    def twice() -> None:
-        notes.refuse(TWICE)
-
+    # Nothing that leads to the pass's own graph, which would keep itself alive through it.
+    twice = partial(notes.refuse, TWICE)
     if gru:
         repeated = bias[1].to(z.dtype) if layer.bias else z.new_zeros(1)
         zh = _asking(repeated.expand(z.shape))
