@@ -290,16 +290,7 @@ def test_rows_in_double_precision_go_to_a_network_of_double_precision_as_they_ar
     assert np.ptp(in_single.features(new)[:, 0]) == 0
 
 
-def test_what_is_no_weight_and_changes_scores_is_noticed_as_well() -> None:
-    class Shifted(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = autoencoder()
-            self.register_buffer("shift", torch.zeros(6), persistent=False)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.body(x + self.shift)
-
+def test_a_loss_with_weights_of_its_own_is_noticed_when_they_change() -> None:
     class Weighed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -308,13 +299,32 @@ def test_what_is_no_weight_and_changes_scores_is_noticed_as_well() -> None:
         def forward(self, output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
             return ((output - x).square() * self.weight).mean(1)
 
-    net, loss = Shifted(), Weighed()
-    for changed in (net.shift, loss.weight.data):
-        detector = ag.GradDensity(target=Target.adopt(net, loss=loss), random_state=0).fit(TABLE)
+    loss = Weighed()
+    detector = ag.GradDensity(target=Target.adopt(autoencoder(), loss=loss), random_state=0).fit(TABLE)
+    detector.anomaly_score(TABLE[:2])
+    loss.weight.data += 3
+    with pytest.raises(ValueError, match="has other weights than when this detector was fitted"):
         detector.anomaly_score(TABLE[:2])
-        changed += 3
-        with pytest.raises(ValueError, match="has other weights than when this detector was fitted"):
-            detector.anomaly_score(TABLE[:2])
+
+
+def test_what_a_network_keeps_for_later_is_no_weight() -> None:
+    """As positions that were computed for longer sequences, in a buffer that is not saved."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = autoencoder()
+            self.register_buffer("known", torch.zeros(1), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.register_buffer("known", torch.zeros(len(x)), persistent=False)
+            return self.body(x + self.known[:, None])
+
+    net = Positions()
+    detector = ag.GradDensity(target=Target.adopt(net), random_state=0).fit(TABLE)
+    expected = detector.anomaly_score(TABLE[:5])
+    net(torch.zeros(50, 6))
+    np.testing.assert_allclose(detector.anomaly_score(TABLE[:5]), expected)
 
 
 def test_a_word_beyond_the_vocabulary_is_told_of() -> None:

@@ -106,11 +106,10 @@ class NetworkDetector(Detector):
             )
 
     def _fingerprint_of_network(self) -> str:
-        of_loss = self.target_.loss if isinstance(self.target_.loss, nn.Module) else nn.Module()
+        module, loss = self.target_.module, self.target_.loss
         with forward_pass(self.target_):  # no other thread's stand-ins are in the weights' place
-            kept, loss = self.target_.module.state_dict(), of_loss.state_dict()
-            others = (b for name, b in self.target_.module.named_buffers() if name not in kept)
-            return digest(None, chain(kept.values(), others, loss.values()))
+            of_loss = loss.parameters() if isinstance(loss, nn.Module) else ()
+            return digest(None, chain(module.state_dict().values(), of_loss))
 
     def _batched(self, function: Callable[[Tensor], Tensor], pieces: Iterable[Tensor]) -> Floats:
         with in_words(self._raw_rows()):
