@@ -56,8 +56,8 @@ def protocol() -> str:
             found.append(_pair([line for line in beside if line["detector"] == name], score))
         rows.append([data, len(seeds), DETECTORS[here[0]["detector"]], *found])
     head = (
-        "data set", "seeds", "epochs at most", "`for_tables`", "its twin", "`R2AD2`, no labels", "its novelty",
-        "its twin", "isolation forest", "`R2AD2`, 100 labels",
+        "data set", "seeds", "epochs at most", "`for_tables`", "its twin", "`R2AD2`, no labels",
+        "its novelty", "its twin", "isolation forest", "`R2AD2`, 100 labels",
     )  # fmt: skip
     return "\n\n".join([markdown(head, rows), origin(lines)])
 
