@@ -28,7 +28,7 @@ TWICE = "the network takes a gradient through it itself"
 class Notes:
     """Takes down what an expanded forward does.
 
-    Parameters
+    Attributes
     ----------
     product : callable
         Takes (layer within this one, part, a, z): a product, its input and what it adds up to, both with
