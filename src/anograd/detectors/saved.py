@@ -92,7 +92,7 @@ def restored(
     detector._check_parameters()
     encoder = manifest["encoder"]
     pixels = Pixels.from_state(encoder["pixels"]) if encoder["pixels"] else None
-    names, shape, double = encoder["names"], tuple(encoder["shape"]), bool(encoder["double"])
+    names, shape, double = encoder["names"], tuple(encoder["shape"]), bool(encoder.get("double", False))
     detector.encoder_ = Encoder(encoder["kind"], shape, stored.table, pixels, names, double)
     detector.n_features_in_, detector.split_ = manifest["features"], manifest["split"]
     detector.fitted_by_ = manifest["fitted_by"]

@@ -35,7 +35,7 @@ def bytes_a_row(
     """
 
     def of_both(counted: bool) -> int:
-        found: list[tuple[int, int]] = []
+        found: list[tuple[int, list[tuple[str, int]]]] = []
         for rows in (pair[:1], pair):
             with (
                 _kept(counted) as held,
@@ -44,9 +44,13 @@ def bytes_a_row(
             ):
                 pass
             # Without a count, all that is made counts as kept.
-            found.append((sum(held.values()) if counted else done.made, done.largest))
-        (kept, largest), (of_two, largest_of_two) = found
-        return max(of_two - kept, largest_of_two - largest)
+            found.append((sum(held.values()) if counted else done.made, done.sizes))
+        (kept, one), (of_two, two) = found
+        if [name for name, _ in one] == [name for name, _ in two]:  # what weights take cancels
+            passing = max((more - size for (_, size), (_, more) in zip(one, two, strict=True)), default=0)
+        else:
+            passing = max(size for _, size in two) - max((size for _, size in one), default=0)
+        return max(of_two - kept, passing)
 
     try:
         return of_both(True)
@@ -76,15 +80,27 @@ class _Operations(TorchDispatchMode):
 
     Attributes
     ----------
-    largest : int
-        Bytes that one of them takes and gives.
+    sizes : list of (str, int)
+        What each is called, and the bytes that it takes and gives.
     made : int
         Bytes that all of them give.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.largest = self.made = 0
+        self.made = 0
+        self.sizes: list[tuple[str, int]] = []
+
+    supports_higher_order_operators = True  # such as torch.cond
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Let compiled parts of a network run as they are."""
+        return True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch loads its compiler, a second or more
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -94,7 +110,7 @@ class _Operations(TorchDispatchMode):
         made = sum(size for place, size in _storages(output).items() if place not in given)
         # Kernels of convolutions have a copy of what they give, laid out otherwise.
         copies = made if "conv" in str(func) else 0
-        self.largest = max(self.largest, sum(given.values()) + made + copies)
+        self.sizes.append((str(func), sum(given.values()) + made + copies))
         self.made += made
         return output
 
