@@ -267,10 +267,14 @@ def output_of(target: Target, x: Tensor) -> Any:
         return target.module(x.clone())
 
 
+def real_type(module: nn.Module, default: torch.dtype = torch.float32) -> torch.dtype:
+    """Return the type of a network's first real parameter, or another where it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), default)
+
+
 def in_precision_of(target: Target, x: Tensor) -> Tensor:
     """Return real rows in the type of the network's first real parameter, and others as they are."""
-    dtype = next((p.dtype for p in target.module.parameters() if p.is_floating_point()), x.dtype)
-    return x.to(dtype) if x.is_floating_point() else x
+    return x.to(real_type(target.module, x.dtype)) if x.is_floating_point() else x
 
 
 def losses(target: Target, x: Tensor, autocast: torch.dtype | None = None) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -127,3 +129,34 @@ def test_passes_through_recurrent_layers_leave_no_tensor_behind(kind: type[nn.RN
     for _ in range(3):
         per_sample(target, x)
     assert alive() == before
+
+
+def test_a_large_weight_hides_nothing_of_a_frozen_front() -> None:
+    """It is the same for one row and for two, and larger than all that the front makes."""
+    body = [*front(), nn.Linear(32, 4096), nn.ReLU(), nn.Linear(4096, 512), nn.ReLU(), nn.Linear(512, 4)]
+    target = Target.adopt(nn.Sequential(*body), loss="uniform", layers="10.*")
+    assert 2 * ACTIVATION < plan(target, IMAGES).bytes_a_row < 5 * ACTIVATION
+
+
+@pytest.mark.filterwarnings("ignore")  # what torch warns itself of
+def test_operations_that_call_others_are_planned() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.layer(x)
+            return torch.cond(hidden.isnan().any(), torch.sin, torch.cos, (hidden,))
+
+    assert plan(Target.adopt(Branching()), torch.rand(6, 4)).bytes_a_row > 0
+
+
+def test_a_plan_loads_no_compiler() -> None:
+    """Which takes a second or two, and is what every command would wait for."""
+    code = (
+        "import sys, torch; from anograd import Target, plan; "
+        "plan(Target.adopt(torch.nn.Linear(3, 3)), torch.rand(4, 3)); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -13,6 +13,18 @@ from anograd.decoded import Tally, Unlike
 from anograd.detectors.base import Detector
 
 
+def tally_of(detector: Detector) -> Tally | None:
+    """Return what counts rows that are unlike those of the fit, or None where the model is of no table.
+
+    Parameters
+    ----------
+    detector : Detector
+        Fitted.
+    """
+    table = detector.encoder_.table
+    return None if table is None else Tally(table)
+
+
 def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = None) -> list[Unlike]:
     """Return the columns in which many rows hold what no row held that was learned from, most rows first.
 
@@ -42,8 +54,8 @@ def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = Non
     [('1', 1.0)]
     """
     check_is_fitted(detector)
-    table = detector.encoder_.table
-    if table is None:
+    tally, first = tally_of(detector), 0
+    if tally is None:
         return []
     n = number_of_rows(X)
     normal = None if normal is None else np.asarray(normal)
@@ -52,7 +64,6 @@ def unlike(detector: Detector, X: Any, *, normal: NDArray[np.bool_] | None = Non
             f"normal is of type {normal.dtype} and shape {normal.shape}; one boolean a row is wanted, shape "
             f"({n},): normal=y == 0"
         )
-    tally, first = Tally(table), 0
     for piece in detector._encode(X):
         rows, end = piece.numpy(), first + len(piece)
         tally.add(rows if normal is None else rows[normal[first:end]])

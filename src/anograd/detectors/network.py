@@ -31,7 +31,7 @@ from anograd.networks import (
 )
 from anograd.rotations import RotationAutoencoder
 from anograd.spill import Some
-from anograd.target import Target, forward_pass, in_precision_of, output_of
+from anograd.target import Target, forward_pass, in_precision_of, output_of, real_type
 from anograd.train import seeded
 
 DECODER = "up.*.weight"
@@ -160,8 +160,7 @@ class NetworkDetector(Detector):
         module = self.target_.module
         if self.network_["kind"] in (*OF_TABLES, "clusters"):
             module.to(finest(self._device()))
-        floating = (p.dtype for p in module.parameters() if p.is_floating_point())
-        self.dtype_ = next(floating, torch.float32)
+        self.dtype_ = real_type(module)
 
     def _precise(self, rows: Tensor) -> Tensor:
         return rows.to(self.dtype_) if rows.is_floating_point() else rows

@@ -32,7 +32,7 @@ from anograd.items import BLOCK, FLOAT, beyond, blocks
 from anograd.lazy import collect, is_lazy
 from anograd.spill import Rows
 from anograd.table import Table
-from anograd.target import in_precision_of
+from anograd.target import real_type
 
 IMAGES, TABLE, RAW = "images", "table", "raw"
 FEATURES = ("n_features_in_", "feature_names_in_")
@@ -184,7 +184,7 @@ def _encode(
     if isinstance(X, Dataset):
         return _filed(estimator, X, normal, raw=raw, memory=memory)
     if raw:
-        rows = _raw(X, in_precision_of(cast(Any, estimator).target, torch.zeros(1)).dtype == torch.float64)
+        rows = _raw(X, real_type(cast(Any, estimator).target.module) is torch.float64)
         estimator.n_features_in_ = int(np.prod(rows.shape[1:]))
         if (names := frame_names(X)) is not None:
             estimator.feature_names_in_ = np.array(names, dtype=object)

@@ -18,7 +18,7 @@ from anograd.gradients.served import Plan
 from anograd.onnx.passes import check_rules, one_pass, projections
 from anograd.represent import cosine
 from anograd.score import ScoreTest, gradcon_score
-from anograd.target import Target
+from anograd.target import Target, real_type
 
 Score = Callable[[Tensor], Tensor]
 
@@ -83,8 +83,7 @@ def _gradcon(detector: GradCon, rows: Tensor) -> Score:
 def _steady(detector: NetworkDetector) -> tuple[Target, torch.dtype]:
     """Return the target to write and its type: double where PyTorch's scores are what double would give."""
     target = doubled(detector.target_) if detector._is_steady() else detector.target_
-    floating = (one.dtype for one in target.module.parameters() if one.is_floating_point())
-    return target, next(floating, torch.float32)
+    return target, real_type(target.module)
 
 
 def _as(x: Tensor, real: torch.dtype) -> Tensor:

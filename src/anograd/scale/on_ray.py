@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from anograd.decoded import in_words
+from anograd.detectors.changed import tally_of
 from anograd.heap import keep_freed_memory
 from anograd.scale import parts
 from anograd.scale.parts import Done, Part
@@ -112,7 +113,7 @@ def score_on_ray(
                 f"{len(failed)} of {len(all_parts)} parts were not scored, the others are kept: "
                 f"{'; '.join(failed[:AT_MOST])}{more}"
             )
-    tally = parts.tally_of(scorer)
+    tally = tally_of(scorer.detector())
     if tally is not None:
         tally.counts += np.sum([one.counts for one in done.values()], axis=0)
         if unlike := tally.many():

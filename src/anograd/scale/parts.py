@@ -14,7 +14,7 @@ import numpy as np
 
 from anograd import store
 from anograd._version import __version__
-from anograd.decoded import Tally
+from anograd.detectors.changed import tally_of
 from anograd.files import parquet_files
 from anograd.scale.scorer import Scorer
 from anograd.whole import written_whole
@@ -139,7 +139,7 @@ def score_part(scorer: Scorer, part: Part) -> Done:
     from pyarrow import parquet
 
     rows = alarms = 0
-    tally = tally_of(scorer)
+    tally = tally_of(scorer.detector())
     origin = _origin(scorer, part)  # before it is read: a part that changes meanwhile is made anew next time
     Path(part.output).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -162,17 +162,6 @@ def score_part(scorer: Scorer, part: Part) -> Done:
     except pyarrow.ArrowException as error:
         raise ValueError(f"it could not be read, it is damaged or cut short: {error}") from error
     return Done(part.name, rows, alarms, tuple(counts))
-
-
-def tally_of(scorer: Scorer) -> Tally | None:
-    """Return what counts rows that are unlike those of the fit, or None where the model is of no table.
-
-    Parameters
-    ----------
-    scorer : Scorer
-    """
-    table = scorer.detector().encoder_.table
-    return None if table is None else Tally(table)
 
 
 def check(scorer: Scorer, part: Part) -> None:

@@ -27,6 +27,7 @@ from anograd._version import __version__
 from anograd.data import names, number_of_rows, scan
 from anograd.decoded import Tally
 from anograd.detectors import Detector, load
+from anograd.detectors.changed import tally_of
 from anograd.files import check_folder, is_pipe, opened, parquet_files
 from anograd.labelled import left_out, read_features
 from anograd.reading import extra
@@ -129,8 +130,7 @@ def score_file(
     strict = rejects is None
     with ExitStack() as stack:
         source = _source(detector, data, label, pictures, stack)
-        table = detector.encoder_.table
-        tally = None if table is None else Tally(table)
+        tally = tally_of(detector)
         if verdicts.by_row and not _is_file(output):
             pieces = scored(detector, source, Place(), strict=strict, tally=tally)
             return _with(tally, _pour(pieces, output, rejects, verdicts))
