@@ -85,27 +85,27 @@ def as_fitted(
             texts[j] = [text if text in levels[j] else _as_digits(text) for text in texts[j]]
 
 
-def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str]]:
-    """Return the levels among the normal rows: those with a column of their own, and those that share one.
+def check_texts(label: str, counts: Counter[str]) -> None:
+    """Say where a column of texts seems to be one of numbers, but for some cells or for how it is written.
 
     Parameters
     ----------
     label : str
         What the column is called.
     counts : Counter
-        How often each level occurs.
+        How often each text occurs among all rows: one cell, of whatever row, makes texts of all.
 
     Raises
     ------
     ValueError
-        Almost all values differ, or most of many are numbers written as text: it is no category.
+        Cells hold what stands for an empty one, amounts are mixed with what is no number, or most of many
+        texts are numbers written as text.
 
     Warns
     -----
     UserWarning
-        Most of few are numbers written as text.
+        Whole numbers are mixed with what is none, or most of few texts are numbers written as text.
     """
-    total = counts.total()
     numbers = [level for level in counts if number(level) is not None]
     empty = [level for level in counts if level.lower() in EMPTY]
     if empty and len(numbers) > 1 and {*numbers, *empty} == set(counts):
@@ -125,9 +125,32 @@ def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str
             f"{said}; they are taken for {len(counts)} categories, of which none is more than another. If "
             f"they are amounts, {remedy}",
             UserWarning,
-            stacklevel=7,
+            stacklevel=6,
         )
     _refuse_strange(label, counts, numbers)
+
+
+def common_levels(label: str, counts: Counter[str]) -> tuple[list[str], list[str]]:
+    """Return the levels among the normal rows: those with a column of their own, and those that share one.
+
+    Parameters
+    ----------
+    label : str
+        What the column is called.
+    counts : Counter
+        How often each level occurs.
+
+    Raises
+    ------
+    ValueError
+        Almost all values differ: it is no category.
+
+    Warns
+    -----
+    UserWarning
+        They are dates or times.
+    """
+    total = counts.total()
     dated = [level for level in counts if DATED.match(level)]
     if counts and sum(counts[level] for level in dated) >= MOST_OF * total:
         warnings.warn(
@@ -162,7 +185,7 @@ def _refuse_strange(label: str, counts: Counter[str], numbers: Sequence[str]) ->
         f"{said}; they are taken for {len(counts)} categories, of which none is more than another. If they "
         f"are amounts, {remedy}",
         UserWarning,
-        stacklevel=8,
+        stacklevel=7,
     )
 
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder
 from anograd.columns import check_names, parse, parts, ranges, warn_of_row_numbers
 from anograd.finite import Flaw, refuse
 from anograd.lazy import slices
-from anograd.levels import Texts, as_fitted, common_levels
+from anograd.levels import Texts, as_fitted, check_texts, common_levels
 from anograd.nodes import foreign_types
 
 OTHER, UNSEEN = "(other)", "(unseen or missing)"
@@ -86,6 +86,7 @@ class Table:
             raise ValueError(f"no row of {len(normal)} is marked normal; at least one is wanted to fit on")
         flaws: list[Flaw] = []
         found = [np.empty((3, 0))]
+        every: dict[int, Counter[Any]] = {}
         counts: dict[int, Counter[Any]] = {}
         self._numbers = []
         for part in parts(X):
@@ -95,6 +96,7 @@ class Table:
             for j, texts in part.texts.items():
                 kept = (text for text, of_use in zip(texts, keep.tolist(), strict=True) if of_use)
                 counts.setdefault(j, Counter()).update(kept)
+                every.setdefault(j, Counter()).update(texts)
             flaws += self._flaws(part.matrix, part.start, part.columns.start)
             numbers = [j for j in part.columns if j not in part.texts]
             self._numbers += numbers
@@ -109,6 +111,9 @@ class Table:
         self._half = np.where(half > 0, half, 0.5)
         self.constant = [j for j, one in zip(self._numbers, half, strict=True) if not one > 0]
         self.gaps = [j for j in counts if counts[j].pop(None, 0)]
+        for j, cells in every.items():
+            cells.pop(None, 0)
+            check_texts(self.label(j), cells)
         self._fit_categories({j: common_levels(self.label(j), counts[j]) for j in counts})
         return self
 

@@ -542,3 +542,14 @@ def test_a_dictionary_of_arrow_in_pandas_is_a_category():
 def test_the_line_to_change_is_in_the_frames_own_language(frame, line):
     with pytest.raises(ValueError, match=re.escape(line)):
         Table().fit(frame)
+
+
+@pytest.mark.parametrize("cell", ["x", "#N/A"])
+def test_a_bad_cell_of_a_row_that_is_not_learned_from_makes_no_categories_of_numbers_either(cell):
+    """As one of a known anomaly, or of a row held out for p values: the whole column is of texts then."""
+    cells = [f"{i / 4}" for i in range(50)] * 2
+    cells[7] = cell
+    frame = pl.DataFrame({"n": cells, "x": np.arange(100.0) % 7})
+    normal = np.arange(100) != 7
+    with pytest.raises(ValueError, match=rf"column 'n' holds numbers .*'{cell}'"):
+        Table().fit(frame, normal)

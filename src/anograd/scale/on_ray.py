@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ ATTEMPTS = 3  # at a part whose process dies
 Batch = dict[str, Any]
 FOUND = ("name", "rows", "alarms", "counts", "error")  # of a part
 AT_MOST = 5  # failures told of
+NO_RAY = "scoring on Ray needs ray: pip install 'anograd[ray]'"
 
 
 def score_on_ray(
@@ -79,6 +81,8 @@ def score_on_ray(
     Runs on the cluster that Ray is connected to; else on the one that the environment variable RAY_ADDRESS
     names; else on this machine, where it starts Ray and ends it, without dashboard and usage statistics.
     """
+    if find_spec("ray") is None:
+        raise ImportError(NO_RAY)
     scorer = Scorer(str(model), alpha, tuple(columns))
     all_parts = parts.find_parts(source, output)
     parts.check(scorer, all_parts[0])
@@ -189,7 +193,7 @@ def _ray() -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise ImportError("scoring on Ray needs ray: pip install 'anograd[ray]'") from error
+        raise ImportError(NO_RAY) from error
     started = not ray.is_initialized()
     if started:
         # Left alone, Ray would join whatever cluster it finds a note of, even of one that is no more.
